@@ -1,0 +1,158 @@
+"""The voices of an ensemble: names and ranges of f0, and the short ways to write them ("SATB", 3, a list)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeAlias
+
+from vocalsep.errors import VoicesError
+
+VOICE_FMIN = 65.0
+"""Hz, C2: the lowest f0 of any voice."""
+VOICE_FMAX = 1050.0
+"""Hz, C6: the highest f0 of any voice."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One voice of an ensemble.
+
+    Parameters
+    ----------
+    name
+        Name of the voice, used for its stem.
+    fmin, fmax
+        Range of its f0 in Hz.
+
+    Raises
+    ------
+    VoicesError
+        If the name is empty or cannot be part of a file name, or the range is not 0 < fmin < fmax.
+    """
+
+    name: str
+    fmin: float = VOICE_FMIN
+    fmax: float = VOICE_FMAX
+
+    def __post_init__(self) -> None:
+        if (
+            not self.name.strip()
+            or re.search(r'[\x00-\x1f<>:"/\\|?*]', self.name)
+            or self.name.strip(". ") == ""
+        ):
+            raise VoicesError(f"voice name is {self.name!r}; expected a name that can be part of a file name")
+        if not 0 < self.fmin < self.fmax < float("inf"):
+            raise VoicesError(
+                f"range of {self.name} is {self.fmin:g}-{self.fmax:g} Hz; expected a lower and a higher frequency"
+            )
+
+
+# Ranges of choral writing, widened by about a tone (C4-A5, G3-D5, C3-G4, E2-C4 are the usual ones).
+PARTS = {
+    "S": Voice("soprano", 220.0, VOICE_FMAX),
+    "M": Voice("mezzo", 185.0, 880.0),
+    "A": Voice("alto", 155.0, 700.0),
+    "T": Voice("tenor", 110.0, 500.0),
+    "R": Voice("baritone", 85.0, 415.0),
+    "B": Voice("bass", VOICE_FMIN, 350.0),
+}
+"""Part letter -> voice, from high to low (R is the baritone, since B is the bass)."""
+
+_PART_OF_NAME = {voice.name: voice for voice in PARTS.values()}
+
+VoicesLike: TypeAlias = "str | int | Sequence[str | Voice]"
+"""What `parse_voices` understands."""
+
+
+def parse_voices(voices: VoicesLike) -> tuple[Voice, ...]:
+    """Return the voices that a short description stands for.
+
+    Parameters
+    ----------
+    voices
+        * Part letters, high to low: "SATB", "SSA", "TTBB" (letters S, M, A, T, R for baritone, B);
+        * a number: that many voices named voice1, voice2, ..., any range, high to low;
+        * a text with commas, or a list: names ("soprano, alto"), or names with a range in Hz
+          ("lead=200-900, bass=65-300"), or `Voice` objects. Names of parts get the part's range.
+
+        A part that occurs more than once is numbered from the highest: soprano1, soprano2.
+
+    Raises
+    ------
+    VoicesError
+        If the description is empty, holds unknown letters, or names a voice twice.
+
+    Examples
+    --------
+    >>> [voice.name for voice in parse_voices("SSA")]
+    ['soprano1', 'soprano2', 'alto']
+    >>> parse_voices("lead=200-900, bass")[0]
+    Voice(name='lead', fmin=200.0, fmax=900.0)
+    >>> [voice.name for voice in parse_voices(2)]
+    ['voice1', 'voice2']
+    """
+    if isinstance(voices, bool) or not isinstance(voices, (str, int, Sequence)):
+        raise VoicesError(f"voices is {voices!r}; expected part letters such as SATB, names, or a number")
+    if isinstance(voices, str) and voices.strip().isdecimal():
+        voices = int(voices)
+    if isinstance(voices, int):
+        if not 1 <= voices <= 16:
+            raise VoicesError(f"number of voices is {voices}; expected 1 to 16")
+        return tuple(Voice(f"voice{index + 1}") for index in range(voices))
+    if isinstance(voices, str):
+        parsed = _parse_text(voices)
+    else:
+        parsed = [item if isinstance(item, Voice) else _parse_name(item) for item in voices]
+    if not 1 <= len(parsed) <= 16:
+        raise VoicesError(f"voices is {voices!r}, {len(parsed)} voices; expected 1 to 16")
+    return _with_unique_names(parsed)
+
+
+def _parse_text(text: str) -> list[Voice]:
+    if "," in text or "=" in text or text.strip().lower() in _PART_OF_NAME:
+        return [_parse_name(item) for item in text.split(",") if item.strip()]
+    unknown = sorted(set(text.upper()) - set(PARTS))
+    if unknown or not text:
+        raise VoicesError(
+            f"voices is {text!r}; expected part letters out of {''.join(PARTS)}, such as SATB, a number, or names "
+            "with commas between them"
+        )
+    return [PARTS[letter] for letter in text.upper()]
+
+
+def _parse_name(text: str) -> Voice:
+    if not isinstance(text, str):
+        raise VoicesError(f"a voice is {text!r}; expected a name or a Voice")
+    name, _, span = (part.strip() for part in text.partition("="))
+    if not span:
+        return _PART_OF_NAME.get(name.lower(), Voice(name))
+    match = re.fullmatch(r"([\d.]+)\s*-\s*([\d.]+)", span)
+    try:
+        fmin, fmax = (float(limit) for limit in match.groups()) if match else (0.0, 0.0)
+    except ValueError:
+        fmin = fmax = 0.0
+    if not match or fmin <= 0:
+        raise VoicesError(f"range of {name!r} is {span!r}; expected two frequencies in Hz, such as 200-900")
+    return Voice(name, fmin, fmax)
+
+
+def _with_unique_names(voices: list[Voice]) -> tuple[Voice, ...]:
+    names = Counter(voice.name for voice in voices)
+    counters = {name: count(1) for name, times in names.items() if times > 1}
+    numbered = tuple(
+        Voice(f"{voice.name}{next(counters[voice.name])}", voice.fmin, voice.fmax)
+        if voice.name in counters and voice.name in _PART_OF_NAME
+        else voice
+        for voice in voices
+    )
+    folded = Counter(voice.name.casefold() for voice in numbered)
+    twice = [name for name, times in folded.items() if times > 1]
+    if twice:
+        raise VoicesError(
+            f"voice {twice[0]!r} is named more than once; expected a name of its own for each voice"
+        )
+    return numbered
