@@ -63,9 +63,7 @@ def validate_sample_rate(sample_rate: Any) -> int:
     except (TypeError, ValueError, OverflowError):
         whole, rate = False, 0
     if not whole or isinstance(sample_rate, bool) or rate < MIN_SAMPLE_RATE:
-        raise AudioError(
-            f"sample_rate is {sample_rate!r}; expected a whole number of Hz, {MIN_SAMPLE_RATE} or more"
-        )
+        raise AudioError(f"sample_rate is {sample_rate!r}; expected a whole number of Hz, {MIN_SAMPLE_RATE} or more")
     return rate
 
 
@@ -156,9 +154,7 @@ def validate_format(audio_format: str, bit_depth: str) -> str:
         raise ParameterError(f"format is {audio_format!r}; expected one of {', '.join(FORMATS)}")
     subtypes = _SUBTYPES[audio_format]
     if bit_depth not in subtypes:
-        raise ParameterError(
-            f"{audio_format} cannot hold {bit_depth} samples; expected one of {', '.join(subtypes)}"
-        )
+        raise ParameterError(f"{audio_format} cannot hold {bit_depth} samples; expected one of {', '.join(subtypes)}")
     return subtypes[bit_depth]
 
 
@@ -270,4 +266,5 @@ def to_model_rate(audio: ArrayLike, sample_rate: int) -> Float32:
         Shape (samples at 16 kHz,), float32.
     """
     mono = validate_waveform(audio).mean(axis=0, keepdims=True)
-    return resample(mono, sample_rate, MODEL_SAMPLE_RATE)[0]
+    resampled: Float32 = resample(mono, sample_rate, MODEL_SAMPLE_RATE)[0]
+    return resampled

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
@@ -62,9 +62,7 @@ class F0Tracks:
         try:
             frequencies = np.array(self.frequencies, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise F0Error(
-                f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)"
-            ) from error
+            raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
         if frequencies.ndim != 2 or frequencies.size == 0:
             raise F0Error(f"f0s have shape {frequencies.shape}; expected (voices, frames), neither of them 0")
         if len(self.names) != frequencies.shape[0]:
@@ -73,9 +71,7 @@ class F0Tracks:
                 f"({', '.join(self.names)}); expected one name for each voice"
             )
         if not (np.isfinite(frequencies).all() and frequencies.min() >= 0 and frequencies.max() <= MAX_F0):
-            raise F0Error(
-                f"f0s hold values that are negative, NaN or above {MAX_F0:g} Hz; expected Hz, 0 = unvoiced"
-            )
+            raise F0Error(f"f0s hold values that are negative, NaN or above {MAX_F0:g} Hz; expected Hz, 0 = unvoiced")
         if not (np.isfinite(self.hop) and 0 < self.hop <= 1):
             raise F0Error(f"hop is {self.hop!r} s; expected more than 0 and at most 1 second")
         object.__setattr__(self, "frequencies", frequencies)
@@ -83,9 +79,7 @@ class F0Tracks:
         if self.confidence is not None:
             confidence = np.array(self.confidence, dtype=np.float32)
             if confidence.shape != frequencies.shape:
-                raise F0Error(
-                    f"confidence has shape {confidence.shape}; expected that of f0, {frequencies.shape}"
-                )
+                raise F0Error(f"confidence has shape {confidence.shape}; expected that of f0, {frequencies.shape}")
             object.__setattr__(self, "confidence", np.clip(np.nan_to_num(confidence), 0, 1))
 
     @property
@@ -101,7 +95,7 @@ class F0Tracks:
     @property
     def times(self) -> NDArray[np.float64]:
         """Centre of each frame in seconds, shape (frames,)."""
-        return np.arange(self.n_frames) * self.hop
+        return np.arange(self.n_frames, dtype=np.float64) * self.hop
 
     @property
     def voiced(self) -> NDArray[np.bool_]:
@@ -144,9 +138,7 @@ class F0Tracks:
         f0 = np.where((low > 0) & (high > 0) & ~exact, between, nearest) * inside
         confidence = None
         if self.confidence is not None:
-            confidence = (
-                self.confidence[:, left] * (1 - weight) + self.confidence[:, right] * weight
-            ) * inside
+            confidence = (self.confidence[:, left] * (1 - weight) + self.confidence[:, right] * weight) * inside
         return replace(self, frequencies=f0, hop=hop, confidence=confidence)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -227,9 +219,7 @@ class F0Tracks:
         if not parts:
             raise F0Error(f"{source}: holds no notes; expected one track for each voice")
         if names is not None and len(names) != len(parts):
-            raise F0Error(
-                f"{source}: has {len(parts)} tracks with notes; expected {len(names)} ({', '.join(names)})"
-            )
+            raise F0Error(f"{source}: has {len(parts)} tracks with notes; expected {len(names)} ({', '.join(names)})")
         duration = max(end for _, notes in parts for _, end, _ in notes)
         if duration > 24 * 3600:
             raise F0Error(f"{source}: lasts {duration / 3600:.0f} hours; expected at most 24")
@@ -268,9 +258,7 @@ def _read_table(path: Path) -> tuple[list[str] | None, NDArray[np.float64]]:
     for number, cells in rows:
         values = _numbers(cells)
         if values is None or len(values) < 2 or (table and len(values) != len(table[0])):
-            raise F0Error(
-                f"{path}: line {number} is {','.join(cells)[:60]!r}; expected time and f0 for each voice"
-            )
+            raise F0Error(f"{path}: line {number} is {','.join(cells)[:60]!r}; expected time and f0 for each voice")
         table.append(values)
     if not table:
         raise F0Error(f"{path}: has a line of names but no values")
@@ -298,9 +286,7 @@ def _from_times(
         raise F0Error(f"{source}: times are negative, NaN or do not grow; expected seconds from 0 upwards")
     hop = float(np.median(np.diff(times))) if len(times) > 1 else HOP
     if times[-1] > 24 * 3600 or hop > 1:
-        raise F0Error(
-            f"{source}: times reach {times[-1]:g} in steps of {hop:g}; expected seconds, steps up to 1"
-        )
+        raise F0Error(f"{source}: times reach {times[-1]:g} in steps of {hop:g}; expected seconds, steps up to 1")
     grid = np.arange(len(times)) * hop
     if np.abs(times - grid).max() <= 1e-5 + 1e-6 * len(times):
         hop = HOP if abs(hop - HOP) < 1e-6 else hop

@@ -39,11 +39,7 @@ class Voice:
     fmax: float = VOICE_FMAX
 
     def __post_init__(self) -> None:
-        if (
-            not self.name.strip()
-            or re.search(r'[\x00-\x1f<>:"/\\|?*]', self.name)
-            or self.name.strip(". ") == ""
-        ):
+        if not self.name.strip() or re.search(r'[\x00-\x1f<>:"/\\|?*]', self.name) or self.name.strip(". ") == "":
             raise VoicesError(f"voice name is {self.name!r}; expected a name that can be part of a file name")
         if not 0 < self.fmin < self.fmax < float("inf"):
             raise VoicesError(
@@ -152,7 +148,5 @@ def _with_unique_names(voices: list[Voice]) -> tuple[Voice, ...]:
     folded = Counter(voice.name.casefold() for voice in numbered)
     twice = [name for name, times in folded.items() if times > 1]
     if twice:
-        raise VoicesError(
-            f"voice {twice[0]!r} is named more than once; expected a name of its own for each voice"
-        )
+        raise VoicesError(f"voice {twice[0]!r} is named more than once; expected a name of its own for each voice")
     return numbered

@@ -86,9 +86,7 @@ def manifest() -> Mapping[str, Entry]:
     places = (_PACKAGE / "weights_manifest.json", _PACKAGE.parent / "weights_manifest.json")
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise WeightsError(
-            f"{places[0]} is missing; expected the register of weights: install vocalsep again"
-        )
+        raise WeightsError(f"{places[0]} is missing; expected the register of weights: install vocalsep again")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["checkpoints"]
         own = set(Entry.__dataclass_fields__) - {"details"}
@@ -117,9 +115,7 @@ def find(name: str) -> Path:
     """
     entries = manifest()
     if name not in entries:
-        raise WeightsError(
-            f"no weights named {name!r}; expected one of {', '.join(entries)}, or a .safetensors file"
-        )
+        raise WeightsError(f"no weights named {name!r}; expected one of {', '.join(entries)}, or a .safetensors file")
     entry = entries[name]
     path = (_PACKAGE / "checkpoints" if entry.bundled else user_folder()) / entry.file
     if not path.is_file():
@@ -172,15 +168,11 @@ def _read(path: Path) -> Checkpoint:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{path}: is not a checkpoint of vocalsep ({error!r})") from error
     if not isinstance(config, dict):
-        raise WeightsError(
-            f"{path}: its configuration is {type(config).__name__}; expected a table of settings"
-        )
+        raise WeightsError(f"{path}: its configuration is {type(config).__name__}; expected a table of settings")
     return Checkpoint(config, tensors)
 
 
-def save(
-    path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
-) -> None:
+def save(path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a checkpoint, completely or not at all."""
     from safetensors.torch import save_file
 

