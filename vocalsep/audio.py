@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +26,9 @@ MODEL_SAMPLE_RATE = 16000
 MIN_SAMPLE_RATE = 4000
 """Hz. Below it (Nyquist at 2 kHz) little more than the fundamentals of a choir is left to separate."""
 
+MAX_SAMPLE_RATE = 768000
+"""Hz, the fastest converters there are. A larger number is a mistake that would fill the memory."""
+
 MAX_CHANNELS = 128
 """More than that is taken for an array whose axes are the wrong way round."""
 
@@ -34,8 +40,11 @@ _SUBTYPES: dict[str, dict[str, str]] = {
     "mp3": {"16": "MPEG_LAYER_III"},
 }
 FORMATS = tuple(_SUBTYPES)
-_OGG_BLOCK = 1 << 16  # samples; libsndfile's Vorbis encoder overflows the stack on one write of minutes
+_BLOCK = 1 << 16  # samples; libsndfile's Vorbis encoder overflows the stack on one write of minutes
+_WAV_LIMIT = (1 << 32) - (1 << 16)  # bytes; sizes in the header of wav have 32 bits, those of RF64 have 64
 _MP3_SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+_STDERR = Lock()
 
 Float32 = NDArray[np.float32]
 
@@ -55,15 +64,17 @@ def validate_sample_rate(sample_rate: Any) -> int:
     Raises
     ------
     AudioError
-        If it is not a whole number of at least `MIN_SAMPLE_RATE` Hz.
+        If it is not a whole number from `MIN_SAMPLE_RATE` to `MAX_SAMPLE_RATE` Hz.
     """
     try:
         rate = int(sample_rate)
         whole = rate == float(sample_rate)
     except (TypeError, ValueError, OverflowError):
         whole, rate = False, 0
-    if not whole or isinstance(sample_rate, bool) or rate < MIN_SAMPLE_RATE:
-        raise AudioError(f"sample_rate is {sample_rate!r}; expected a whole number of Hz, {MIN_SAMPLE_RATE} or more")
+    if not whole or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
+        raise AudioError(
+            f"sample_rate is {sample_rate!r}; expected a whole number of Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+        )
     return rate
 
 
@@ -73,8 +84,9 @@ def validate_waveform(audio: ArrayLike) -> Float32:
     Parameters
     ----------
     audio
-        Shape (samples,) or (channels, samples). Floating point with full scale +-1, or signed integers, which
-        are scaled by their type's range.
+        Shape (samples,) or (channels, samples). Floating point with full scale +-1, or integers of type int8,
+        int16 or int32, which are scaled by their type's range. Other integers are refused: a list of Python's, say,
+        has no full scale.
 
     Raises
     ------
@@ -87,16 +99,20 @@ def validate_waveform(audio: ArrayLike) -> Float32:
     >>> validate_waveform([0.0, 0.5, -0.5]).shape
     (1, 3)
     """
-    array = np.asarray(audio)
+    try:
+        array = np.asarray(audio)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AudioError("audio is no array; expected shape (samples,) or (channels, samples)") from error
     if array.ndim not in (1, 2):
         raise AudioError(f"audio has shape {array.shape}; expected (samples,) or (channels, samples)")
     if array.size == 0:
         raise AudioError(f"audio is empty (shape {array.shape}); expected at least one sample")
-    if array.dtype.kind == "i":
+    if array.dtype.kind == "i" and array.dtype.itemsize <= 4:
         array = array / -float(np.iinfo(array.dtype).min)
     elif array.dtype.kind != "f":
-        raise AudioError(f"audio has dtype {array.dtype}; expected floating point or signed integers")
-    waveform = np.atleast_2d(array).astype(np.float32)
+        raise AudioError(f"audio has dtype {array.dtype}; expected floating point, int16 or int32")
+    with np.errstate(over="ignore"):
+        waveform = np.atleast_2d(array).astype(np.float32, order="C")
     if waveform.shape[0] > MAX_CHANNELS:
         raise AudioError(
             f"audio has shape {array.shape}, {waveform.shape[0]} channels; expected (channels, samples) with at "
@@ -104,7 +120,7 @@ def validate_waveform(audio: ArrayLike) -> Float32:
         )
     if not np.isfinite(waveform).all():
         bad = int(waveform.size - np.isfinite(waveform).sum())
-        raise AudioError(f"audio holds {bad} samples that are NaN, infinite or beyond float32's range")
+        raise AudioError(f"audio holds {bad} samples that are NaN, infinite or beyond float32; expected finite numbers")
     return waveform
 
 
@@ -121,25 +137,66 @@ def read(path: str | os.PathLike[str]) -> Audio:
     AudioError
         If the file is missing, empty, not audio, or holds values that are not finite.
     """
-    import soundfile
-
     source = Path(path)
-    if not source.exists():
-        raise AudioError(f"{source}: no such file")
-    if not source.is_file():
-        raise AudioError(f"{source}: is not a file; expected an audio file")
     try:
-        samples, sample_rate = soundfile.read(source, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        if not source.exists():
+            raise AudioError(f"{source}: no such file; expected an audio file")
+        if not source.is_file():
+            raise AudioError(f"{source}: is a folder or a device; expected an audio file")
+        samples, sample_rate = _decode(source)
+    except _failures() as error:
         raise AudioError(
-            f"{source}: cannot be read as audio ({reason}); expected wav, flac, ogg, mp3 or aiff"
+            f"{source}: cannot be read as audio ({_reason(error)}); expected wav, flac, ogg, mp3 or aiff"
         ) from error
     if samples.shape[0] == 0:
-        raise AudioError(f"{source}: holds no samples")
+        raise AudioError(f"{source}: holds no samples; expected at least one")
     if not np.isfinite(samples).all():
-        raise AudioError(f"{source}: holds samples that are NaN or infinite")
-    return Audio(np.ascontiguousarray(samples.T), validate_sample_rate(sample_rate))
+        raise AudioError(f"{source}: holds samples that are NaN or infinite; expected finite numbers")
+    try:
+        return Audio(np.ascontiguousarray(samples.T), validate_sample_rate(sample_rate))
+    except AudioError as error:
+        raise AudioError(f"{source}: {error}") from None
+
+
+def _decode(source: Path) -> tuple[Float32, int]:
+    import soundfile
+
+    with _quiet():
+        samples, sample_rate = soundfile.read(source, dtype="float32", always_2d=True)
+    return samples, sample_rate
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what soundfile and the system raise when a file cannot be read or written."""
+    import soundfile
+
+    # soundfile asserts that libsndfile took what it was given; a header that lies asks for all the memory there is.
+    return soundfile.SoundFileError, OSError, RuntimeError, AssertionError, MemoryError
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "its header promises more samples than fit into memory"
+    words = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error) or "it is cut short"
+    return str(words).strip().removeprefix("Error : ").rstrip(".")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libsndfile's decoders print about broken files from the terminal: they write to descriptor 2."""
+    with _STDERR:
+        try:
+            terminal = os.dup(2)
+        except OSError:  # a program without a terminal
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (devnull is no path)
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def validate_format(audio_format: str, bit_depth: str) -> str:
@@ -154,7 +211,7 @@ def validate_format(audio_format: str, bit_depth: str) -> str:
         raise ParameterError(f"format is {audio_format!r}; expected one of {', '.join(FORMATS)}")
     subtypes = _SUBTYPES[audio_format]
     if bit_depth not in subtypes:
-        raise ParameterError(f"{audio_format} cannot hold {bit_depth} samples; expected one of {', '.join(subtypes)}")
+        raise ParameterError(f"{audio_format} has no bit depth {bit_depth!r}; expected one of {', '.join(subtypes)}")
     return subtypes[bit_depth]
 
 
@@ -170,7 +227,7 @@ def write(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int, *, b
         Shape (samples,) or (channels, samples), full scale +-1. What exceeds full scale is clipped by formats of
         whole numbers and kept by float32.
     sample_rate
-        Hz.
+        Hz, a whole number.
     bit_depth
         "16", "24" or "float32" (wav only). Ogg and mp3 have one quality, under "16".
 
@@ -181,32 +238,46 @@ def write(path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int, *, b
     ParameterError
         If the format cannot hold such audio.
     """
-    import soundfile
-
     target = Path(path)
     audio_format = target.suffix.lower().lstrip(".")
     subtype = validate_format(audio_format, bit_depth)
     samples = validate_waveform(audio).T
-    _validate_capacity(audio_format, samples.shape[1], sample_rate)
+    rate = validate_sample_rate(sample_rate)
+    _validate_capacity(audio_format, samples.shape[1], rate)
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".vocalsep-", delete=False) as stream:
-            temporary = Path(stream.name)
-            with soundfile.SoundFile(
-                stream, "w", sample_rate, samples.shape[1], subtype, format=audio_format.upper()
-            ) as sound:
-                for start in range(0, len(samples), _OGG_BLOCK):
-                    sound.write(samples[start : start + _OGG_BLOCK])
-            stream.flush()
-            os.fsync(stream.fileno())
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".vocalsep-")
+        os.close(handle)
+        temporary = Path(name)
+        _encode(temporary, samples, rate, audio_format, subtype)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
-    except (soundfile.SoundFileError, OSError, RuntimeError) as error:
-        raise AudioError(f"{target}: cannot be written ({error})") from error
+    except _failures() as error:
+        raise AudioError(
+            f"{target}: cannot be written ({_reason(error)}); expected a folder that can be written to, with room"
+        ) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _encode(path: Path, samples: Float32, sample_rate: int, audio_format: str, subtype: str) -> None:
+    import soundfile
+
+    container = "RF64" if audio_format == "wav" and samples.nbytes > _WAV_LIMIT else audio_format.upper()
+    with soundfile.SoundFile(path, "w", sample_rate, samples.shape[1], subtype, format=container) as sound:
+        for start in range(0, len(samples), _BLOCK):
+            sound.write(samples[start : start + _BLOCK])
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    # libsndfile does not say that the disk was full when it wrote the last block at closing: look for the end.
+    with _quiet(), soundfile.SoundFile(path) as sound:
+        start = max(0, len(samples) - 2 * _BLOCK)
+        sound.seek(start)
+        if start + len(sound.read(2 * _BLOCK)) != len(samples):
+            raise OSError("its end is missing")
 
 
 def _validate_capacity(audio_format: str, channels: int, sample_rate: int) -> None:
@@ -239,11 +310,17 @@ def resample(audio: ArrayLike, source_rate: int, target_rate: int) -> Float32:
     Returns
     -------
     ndarray
-        Shape (channels, round(samples * target_rate / source_rate)), float32.
+        Shape (channels, round(samples * target_rate / source_rate)), at least one sample, float32.
+
+    Raises
+    ------
+    AudioError
+        If the waveform or a rate is not valid.
     """
     import soxr
 
     waveform = validate_waveform(audio)
+    source_rate, target_rate = validate_sample_rate(source_rate), validate_sample_rate(target_rate)
     if source_rate == target_rate:
         return waveform
     length = max(1, round(waveform.shape[1] * target_rate / source_rate))
@@ -265,6 +342,6 @@ def to_model_rate(audio: ArrayLike, sample_rate: int) -> Float32:
     ndarray
         Shape (samples at 16 kHz,), float32.
     """
-    mono = validate_waveform(audio).mean(axis=0, keepdims=True)
+    mono = validate_waveform(audio).mean(axis=0, keepdims=True, dtype=np.float64)
     resampled: Float32 = resample(mono, sample_rate, MODEL_SAMPLE_RATE)[0]
     return resampled

@@ -10,19 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
-
-if TYPE_CHECKING:
-    import mido
+from vocalsep.voices import is_voice_name, to_voice_name
 
 HOP_LENGTH = 256
 """Samples at the model rate between two frames."""
@@ -41,7 +39,7 @@ class F0Tracks:
     frequencies
         F0 in Hz, shape (voices, frames), 0 = unvoiced.
     names
-        Name of each voice, high to low.
+        Name of each voice, high to low; all different, and such as can be part of a file name.
     hop
         Seconds between frames; frame t is centred on t * hop.
     confidence
@@ -50,7 +48,7 @@ class F0Tracks:
     Raises
     ------
     F0Error
-        If values are negative, not finite or above 8 kHz, or shapes do not fit.
+        If values are negative, not finite or above 8 kHz, shapes do not fit, or names do not serve.
     """
 
     frequencies: NDArray[np.float32]
@@ -59,25 +57,27 @@ class F0Tracks:
     confidence: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        try:
-            frequencies = np.array(self.frequencies, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
+        frequencies = _numeric(self.frequencies, "f0s", "Hz, shape (voices, frames)")
         if frequencies.ndim != 2 or frequencies.size == 0:
             raise F0Error(f"f0s have shape {frequencies.shape}; expected (voices, frames), neither of them 0")
-        if len(self.names) != frequencies.shape[0]:
+        names = tuple(self.names)
+        if len(names) != frequencies.shape[0]:
             raise F0Error(
-                f"f0s have {frequencies.shape[0]} voices but there are {len(self.names)} names "
-                f"({', '.join(self.names)}); expected one name for each voice"
+                f"f0s have {frequencies.shape[0]} voices but there are {len(names)} names "
+                f"({', '.join(map(str, names))}); expected one name for each voice"
             )
+        for index, name in enumerate(names):
+            if not is_voice_name(name) or name.casefold() in [other.casefold() for other in names[:index]]:
+                raise F0Error(f"name of voice {index + 1} is {name!r}; expected one of its own that a file can have")
         if not (np.isfinite(frequencies).all() and frequencies.min() >= 0 and frequencies.max() <= MAX_F0):
             raise F0Error(f"f0s hold values that are negative, NaN or above {MAX_F0:g} Hz; expected Hz, 0 = unvoiced")
-        if not (np.isfinite(self.hop) and 0 < self.hop <= 1):
+        if not _is_hop(self.hop):
             raise F0Error(f"hop is {self.hop!r} s; expected more than 0 and at most 1 second")
         object.__setattr__(self, "frequencies", frequencies)
-        object.__setattr__(self, "names", tuple(self.names))
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "hop", float(self.hop))
         if self.confidence is not None:
-            confidence = np.array(self.confidence, dtype=np.float32)
+            confidence = _numeric(self.confidence, "confidence", f"[0, 1], shape {frequencies.shape}")
             if confidence.shape != frequencies.shape:
                 raise F0Error(f"confidence has shape {confidence.shape}; expected that of f0, {frequencies.shape}")
             object.__setattr__(self, "confidence", np.clip(np.nan_to_num(confidence), 0, 1))
@@ -122,29 +122,33 @@ class F0Tracks:
 
         F0 is interpolated on a logarithmic axis between voiced neighbours; where a neighbour is unvoiced the
         nearer of the two decides. Past the last frame voices are unvoiced.
+
+        Parameters
+        ----------
+        hop
+            Seconds between the new frames.
+        n_frames
+            Number of new frames.
         """
-        if np.isclose(hop, self.hop, rtol=1e-9) and n_frames == self.n_frames:
+        if not _is_hop(hop) or n_frames < 1:
+            raise F0Error(f"grid has {n_frames!r} frames of {hop!r} s; expected some, of at most 1 second")
+        if np.isclose(hop, self.hop, rtol=1e-9, atol=0) and n_frames == self.n_frames:
             return self
-        position = np.arange(n_frames) * (hop / self.hop)
-        left = np.minimum(np.floor(position + 1e-6).astype(int), self.n_frames - 1)
-        right = np.minimum(left + 1, self.n_frames - 1)
-        weight = np.clip(position - left, 0, 1)
-        inside = position < self.n_frames - 0.5 + 1e-6
-        low, high = self.frequencies[:, left].astype(float), self.frequencies[:, right].astype(float)
-        nearest = np.where(weight < 0.5, low, high)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            between = np.exp2(np.log2(low) * (1 - weight) + np.log2(high) * weight)
-        exact = weight < 1e-6
-        f0 = np.where((low > 0) & (high > 0) & ~exact, between, nearest) * inside
+        old, new = np.arange(float(self.n_frames)), np.arange(n_frames) * (hop / self.hop)
         confidence = None
         if self.confidence is not None:
-            confidence = (self.confidence[:, left] * (1 - weight) + self.confidence[:, right] * weight) * inside
-        return replace(self, frequencies=f0, hop=hop, confidence=confidence)
+            confidence = np.stack([np.interp(new, old, row) for row in self.confidence]) * (new < self.n_frames - 0.5)
+        return replace(self, frequencies=_interpolate(self.frequencies, old, new, 0.5), hop=hop, confidence=confidence)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one table: a line of names (`time,soprano,...`), then time in s and f0 in Hz for each frame.
 
         Values are written with as many digits as they need to be read back unchanged.
+
+        Raises
+        ------
+        F0Error
+            If the file cannot be written.
         """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -157,6 +161,11 @@ class F0Tracks:
         """Write `NAME.csv` with two columns, time in s and f0 in Hz, for each voice; return the paths.
 
         This is what Sonic Visualiser imports and what `mir_eval.io.load_time_series` reads.
+
+        Raises
+        ------
+        F0Error
+            If a file cannot be written.
         """
         paths = [Path(folder) / f"{name}.csv" for name in self.names]
         for path, row in zip(paths, self.frequencies, strict=True):
@@ -168,15 +177,18 @@ class F0Tracks:
     def from_csv(cls, path: str | os.PathLike[str], names: Sequence[str] | None = None) -> F0Tracks:
         """Read a table with a column for each voice, or a two-column file, or a folder of two-column files.
 
-        Times may be on any grid; they are brought to a regular one. In a folder the voices are the files, in the
-        order of `names` or, without it, from the highest median f0 to the lowest.
+        Times may be on any grid. Where they are regular from 0 on, their hop is kept; otherwise (Sonic Visualiser
+        leaves out unvoiced frames) values are brought to the grid of 16 ms. Negative f0 is unvoiced, as in mir_eval.
+        Columns go by the line of names where there is one ("time" first, or wherever it stands). In a folder the
+        voices are the files, in the order of `names` or, without it, from the highest median f0 to the lowest.
 
         Parameters
         ----------
         path
             A CSV file (comma, semicolon, tab or space between columns) or a folder of them.
         names
-            Names of the voices, where the file has none or for a folder.
+            Names of the voices: which columns or files to read, in which order; what to call the columns of a file
+            without a line of names, or with a single voice.
 
         Raises
         ------
@@ -187,48 +199,91 @@ class F0Tracks:
         if source.is_dir():
             return _read_folder(source, names)
         header, table = _read_table(source)
-        columns = header or names or [source.stem] * (table.shape[1] == 2) or []
-        if len(columns) != table.shape[1] - 1:
+        own = header or names or [to_voice_name(source.stem, "voice1")] * (table.shape[1] == 2) or []
+        if len(own) != table.shape[1] - 1:
             raise F0Error(
-                f"{source}: has {table.shape[1] - 1} columns of f0 and {len(columns)} names; expected a first line "
+                f"{source}: has {table.shape[1] - 1} columns of f0 and {len(own)} names; expected a first line "
                 "such as time,soprano,alto,tenor,bass"
             )
-        return _from_times(table[:, 0], np.abs(table[:, 1:].T * (table[:, 1:].T > 0)), tuple(columns), source)
+        values = table[:, 1:].T
+        try:
+            if names is None or len(names) == len(own) == 1:
+                return _from_times(table[:, 0], values, tuple(names or own))
+            folded = [name.casefold() for name in own]
+            missing = [name for name in names if name.casefold() not in folded]
+            if missing:
+                raise F0Error(f"has no column {missing[0]!r}; it has {', '.join(own)}")
+            columns = [folded.index(name.casefold()) for name in names]
+            return _from_times(table[:, 0], values[columns], tuple(names))
+        except F0Error as error:
+            raise F0Error(f"{source}: {error}") from error
 
     @classmethod
     def from_midi(cls, path: str | os.PathLike[str], names: Sequence[str] | None = None) -> F0Tracks:
         """Read the notes of a MIDI file as f0: one voice for each track that has notes.
 
-        Notes that overlap within a track (legato) are cut at the next note's start. Equal temperament, A4 = 440 Hz.
-        Without `names`, voices carry the names of the tracks, in the order of the file.
+        Where only one track has notes, each of its channels is a voice. Notes that overlap within a voice (legato)
+        are cut at the next note's start; of notes that start together the highest is taken. Equal temperament,
+        A4 = 440 Hz. Percussion (channel 10) is left out.
+
+        Parameters
+        ----------
+        path
+            A .mid file.
+        names
+            Names of the voices, in the order of the file; or the names of its tracks in any order. Without it, voices
+            carry the names of the tracks, in the order of the file.
 
         Raises
         ------
         F0Error
             If the file is not MIDI, has no notes, or has another number of voices than `names`.
         """
-        import mido
+        from vocalsep.midi import read_midi
 
-        source = Path(path)
+        frequencies, found = read_midi(Path(path), names, HOP)
         try:
-            midi = mido.MidiFile(source)
-            parts = [(track.name, _notes(midi, track)) for track in midi.tracks]
-        except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise F0Error(f"{source}: cannot be read as MIDI ({error or 'it ends early'})") from error
-        parts = [(name, notes) for name, notes in parts if notes]
-        if not parts:
-            raise F0Error(f"{source}: holds no notes; expected one track for each voice")
-        if names is not None and len(names) != len(parts):
-            raise F0Error(f"{source}: has {len(parts)} tracks with notes; expected {len(names)} ({', '.join(names)})")
-        duration = max(end for _, notes in parts for _, end, _ in notes)
-        if duration > 24 * 3600:
-            raise F0Error(f"{source}: lasts {duration / 3600:.0f} hours; expected at most 24")
-        frequencies = np.zeros((len(parts), int(np.ceil(duration / HOP)) + 1), dtype=np.float32)
-        for row, (_, notes) in zip(frequencies, parts, strict=True):
-            for start, end, frequency in notes:
-                row[int(np.ceil(start / HOP - 1e-6)) : int(np.ceil(end / HOP - 1e-6))] = frequency
-        own_names = _unique([name.strip() or f"voice{index + 1}" for index, (name, _) in enumerate(parts)])
-        return cls(frequencies, tuple(names if names is not None else own_names))
+            return cls(frequencies, found)
+        except F0Error as error:
+            raise F0Error(f"{path}: {error}") from error
+
+
+def _interpolate(
+    f0: NDArray[np.floating], times: NDArray[np.floating], points: NDArray[np.floating], reach: float
+) -> NDArray[np.float32]:
+    """Return f0, shape (voices, times), at the points: on a logarithmic axis, with no glide over rests or gaps.
+
+    Times, points and reach, how far from its time a value holds, are in hops of the given times.
+    """
+    tolerance = 1e-6
+    left = np.clip(np.searchsorted(times, points + tolerance, side="right") - 1, 0, len(times) - 1)
+    right = np.minimum(left + 1, len(times) - 1)
+    gap = times[right] - times[left]
+    weight = np.clip((points - times[left]) / np.where(gap > 0, gap, 1.0), 0, 1)
+    near = np.abs(points - times[np.where(weight < 0.5, left, right)]) <= reach + tolerance
+    low, high = f0[:, left].astype(float), f0[:, right].astype(float)
+    between = (low > 0) & (high > 0) & (weight > tolerance) & (weight < 1) & (gap <= 2 * reach + tolerance)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        glide = np.exp2(np.log2(low) * (1 - weight) + np.log2(high) * weight)
+    return np.where(between, glide, np.where(weight < 0.5, low, high) * near).astype(np.float32)
+
+
+def _numeric(values: object, what: str, expected: str) -> NDArray[np.float32]:
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise F0Error(f"{what} cannot be read as numbers ({error}); expected {expected}") from error
+    if array.dtype.kind not in "iuf":
+        raise F0Error(f"{what} cannot be read as numbers (dtype {array.dtype}); expected {expected}")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def _is_hop(hop: Any) -> bool:
+    try:
+        return 0 < float(hop) <= 1
+    except (TypeError, ValueError):
+        return False
 
 
 def _shortest(value: np.float32) -> str:
@@ -236,70 +291,79 @@ def _shortest(value: np.float32) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise F0Error(f"{path}: cannot be written ({error.strerror})") from error
+        raise F0Error(f"{path}: cannot be written ({error.strerror}); expected the path of a CSV file") from error
 
 
 def _read_table(path: Path) -> tuple[list[str] | None, NDArray[np.float64]]:
+    """Return the names of the voices, if the table has them, and its numbers with the times in front."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise F0Error(f"{path}: cannot be read as text ({error}); expected a CSV of time and f0") from error
-    rows = [(number, _split(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    except OSError as error:
+        raise F0Error(f"{path}: cannot be read ({error.strerror}); expected a CSV of time and f0") from error
+    except UnicodeDecodeError as error:
+        raise F0Error(f"{path}: is not text in UTF-8; expected a CSV of time and f0") from error
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not rows:
         raise F0Error(f"{path}: is empty; expected lines of time in seconds and f0 in Hz")
-    header = None if _numbers(rows[0][1]) else rows.pop(0)[1][1:]
+    # The last line holds numbers for certain; the first may hold names, and in them any mark.
+    separator = next((mark for mark in "\t;," if mark in rows[-1][1]), None)
+    first = _split(rows[0][1], separator)
+    header = first if _number(first[0]) is None else None
     table: list[list[float]] = []
-    for number, cells in rows:
-        values = _numbers(cells)
-        if values is None or len(values) < 2 or (table and len(values) != len(table[0])):
-            raise F0Error(f"{path}: line {number} is {','.join(cells)[:60]!r}; expected time and f0 for each voice")
-        table.append(values)
+    for number, line in rows[1 if header else 0 :]:
+        values = [_number(cell) for cell in _split(line, separator)]
+        if None in values or len(values) < 2 or (table and len(values) != len(table[0])):
+            raise F0Error(f"{path}: line {number} is {line[:60]!r}; expected time and f0 for each voice")
+        table.append([value for value in values if value is not None])
     if not table:
-        raise F0Error(f"{path}: has a line of names but no values")
-    return header, np.array(table)
+        raise F0Error(f"{path}: has a line of names but no values; expected lines of time in seconds and f0 in Hz")
+    numbers = np.array(table)
+    if header is None:
+        return None, numbers
+    time = next((i for i, name in enumerate(header) if name.casefold().strip("# ").startswith("time")), 0)
+    order = [time, *(i for i in range(numbers.shape[1]) if i != time)]
+    return [name for i, name in enumerate(header) if i != time], numbers[:, order] if time < len(order) else numbers
 
 
-def _split(line: str) -> list[str]:
-    for separator in (",", ";", "\t"):
-        if separator in line:
-            return [cell.strip().strip('"') for cell in line.split(separator)]
-    return line.split()
-
-
-def _numbers(cells: Iterable[str]) -> list[float] | None:
+def _split(line: str, separator: str | None) -> list[str]:
     try:
-        return [float(cell) if cell else 0.0 for cell in cells]
+        cells = line.split() if separator is None else next(csv.reader([line], delimiter=separator), [""])
+    except csv.Error:
+        return [line]
+    # Where commas do not separate columns they are decimal marks.
+    return [cell.strip() if separator == "," else cell.strip().replace(",", ".") for cell in cells] or [""]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell) if cell else 0.0
     except ValueError:
         return None
 
 
-def _from_times(
-    times: NDArray[np.float64], values: NDArray[np.float64], names: tuple[str, ...], source: Path
-) -> F0Tracks:
+def _from_times(times: NDArray[np.float64], values: NDArray[np.float64], names: tuple[str, ...]) -> F0Tracks:
     if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
-        raise F0Error(f"{source}: times are negative, NaN or do not grow; expected seconds from 0 upwards")
+        raise F0Error("times are negative, NaN or do not grow; expected seconds from 0 upwards")
     hop = float(np.median(np.diff(times))) if len(times) > 1 else HOP
     if times[-1] > 24 * 3600 or hop > 1:
-        raise F0Error(f"{source}: times reach {times[-1]:g} in steps of {hop:g}; expected seconds, steps up to 1")
-    grid = np.arange(len(times)) * hop
-    if np.abs(times - grid).max() <= 1e-5 + 1e-6 * len(times):
-        hop = HOP if abs(hop - HOP) < 1e-6 else hop
-        return F0Tracks(values.astype(np.float32), names, hop)
-    # Off the grid (Sonic Visualiser leaves out unvoiced frames): the value of the nearest time within a hop.
-    frames = int(np.ceil(times[-1] / HOP)) + 1
-    centres = np.arange(frames) * HOP
-    right = np.clip(np.searchsorted(times, centres), 1, max(1, len(times) - 1))
-    left = right - 1
-    right = np.minimum(right, len(times) - 1)
-    nearest = np.where(centres - times[left] <= times[right] - centres, left, right)
-    near = np.abs(times[nearest] - centres) <= max(hop, HOP)
-    return F0Tracks((values[:, nearest] * near).astype(np.float32), names, HOP)
+        raise F0Error(f"times reach {times[-1]:g} in steps of {hop:g}; expected seconds, steps up to 1")
+    f0 = np.where(values < 0, 0.0, values)
+    last = len(times) - 1
+    mean = times[-1] / last if last else HOP
+    if np.abs(times - np.arange(len(times)) * mean).max() <= 0.25 * mean:  # times are rounded, often to 1 ms
+        return F0Tracks(f0, names, HOP if abs(mean - HOP) * last < 1e-3 else mean)
+    centres = np.arange(int(np.ceil(times[-1] / HOP - 1e-6)) + 1) * HOP
+    # A value holds for half a hop either side, and a little more where times are uneven.
+    return F0Tracks(_interpolate(f0, times / hop, centres / hop, reach=0.75), names, HOP)
 
 
 def _read_folder(folder: Path, names: Sequence[str] | None) -> F0Tracks:
@@ -319,54 +383,3 @@ def _read_folder(folder: Path, names: Sequence[str] | None) -> F0Tracks:
 
 def _register(f0: NDArray[np.float32]) -> float:
     return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else 0.0
-
-
-def _notes(midi: mido.MidiFile, track: mido.MidiTrack) -> list[tuple[float, float, float]]:
-    """Return the notes of a track as (start in s, end in s, f0 in Hz), by start."""
-    tempo_map = _tempo_map(midi)
-    notes: list[tuple[float, float, float]] = []
-    sounding: dict[int, int] = {}
-    for tick, message in _with_ticks(track):
-        if message.type == "note_on" and message.velocity > 0:
-            sounding.setdefault(message.note, tick)
-        elif message.type in ("note_on", "note_off") and message.note in sounding:
-            span = (sounding.pop(message.note), tick)
-            start, end = (_seconds(point, tempo_map, midi.ticks_per_beat) for point in span)
-            notes.append((start, end, 440.0 * 2 ** ((message.note - 69) / 12)))
-    notes.sort()
-    ends = [min(end, following[0]) for (_, end, _), following in zip(notes, notes[1:], strict=False)]
-    cut = [*ends, *(end for _, end, _ in notes[-1:])]
-    return [(start, end, f0) for (start, _, f0), end in zip(notes, cut, strict=True) if end > start]
-
-
-def _with_ticks(track: mido.MidiTrack) -> Iterable[tuple[int, mido.Message]]:
-    tick = 0
-    for message in track:
-        tick += message.time
-        yield tick, message
-
-
-def _tempo_map(midi: mido.MidiFile) -> list[tuple[int, int]]:
-    """Return (tick, microseconds per beat), by tick, from all tracks; MIDI starts at 120 beats a minute."""
-    changes = [
-        (tick, message.tempo)
-        for track in midi.tracks
-        for tick, message in _with_ticks(track)
-        if message.type == "set_tempo"
-    ]
-    return [(0, 500_000), *sorted(changes)]
-
-
-def _seconds(tick: int, tempo_map: list[tuple[int, int]], ticks_per_beat: int) -> float:
-    seconds = 0.0
-    ends = [start for start, _ in tempo_map[1:]] + [tick]
-    for (start, tempo), end in zip(tempo_map, ends, strict=True):
-        seconds += max(0, min(end, tick) - start) * tempo * 1e-6 / ticks_per_beat
-    return seconds
-
-
-def _unique(names: list[str]) -> list[str]:
-    return [
-        name if names.count(name) == 1 else f"{name}{names[: index + 1].count(name)}"
-        for index, name in enumerate(names)
-    ]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from numbers import Integral
 from typing import TypeAlias
 
 from vocalsep.errors import VoicesError
@@ -15,6 +16,41 @@ VOICE_FMIN = 65.0
 """Hz, C2: the lowest f0 of any voice."""
 VOICE_FMAX = 1050.0
 """Hz, C6: the highest f0 of any voice."""
+MAX_VOICES = 16
+
+_RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*]')
+# Devices of Windows: nul.wav is one as well.
+_RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
+_MAX_NAME_BYTES = 200  # file systems allow 255, some are for the suffix
+
+
+def is_voice_name(name: object) -> bool:
+    """Return whether `name` is a text that can be part of a file name on every system."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name == name.strip()
+        and name.strip(". ") != ""
+        and not name.startswith(".")
+        and not _RESERVED_CHARACTERS.search(name)
+        and not _RESERVED_NAMES.fullmatch(name)
+        and len(name.encode()) <= _MAX_NAME_BYTES
+    )
+
+
+def to_voice_name(text: str, otherwise: str) -> str:
+    """Return `text` with what a voice name cannot hold replaced by "_", or `otherwise` if that is no name either.
+
+    Examples
+    --------
+    >>> to_voice_name("Alto 1/2", "voice2")
+    'Alto 1_2'
+    >>> to_voice_name("..", "voice2")
+    'voice2'
+    """
+    printable = "".join(character if character.isprintable() else "_" for character in text.strip())
+    name = _RESERVED_CHARACTERS.sub("_", printable)
+    return name if is_voice_name(name) else otherwise
 
 
 @dataclass(frozen=True)
@@ -31,7 +67,8 @@ class Voice:
     Raises
     ------
     VoicesError
-        If the name is empty or cannot be part of a file name, or the range is not 0 < fmin < fmax.
+        If the name is empty or cannot be part of a file name on some system (a slash, a colon, CON, NUL, ...), or
+        the range is not 0 < fmin < fmax.
     """
 
     name: str
@@ -39,11 +76,15 @@ class Voice:
     fmax: float = VOICE_FMAX
 
     def __post_init__(self) -> None:
-        if not self.name.strip() or re.search(r'[\x00-\x1f<>:"/\\|?*]', self.name) or self.name.strip(". ") == "":
+        if not is_voice_name(self.name):
             raise VoicesError(f"voice name is {self.name!r}; expected a name that can be part of a file name")
-        if not 0 < self.fmin < self.fmax < float("inf"):
+        try:
+            ordered = 0 < self.fmin < self.fmax < float("inf")
+        except TypeError:
+            ordered = False
+        if not ordered:
             raise VoicesError(
-                f"range of {self.name} is {self.fmin:g}-{self.fmax:g} Hz; expected a lower and a higher frequency"
+                f"range of {self.name} is {self.fmin}-{self.fmax} Hz; expected a lower and a higher frequency"
             )
 
 
@@ -80,7 +121,7 @@ def parse_voices(voices: VoicesLike) -> tuple[Voice, ...]:
     Raises
     ------
     VoicesError
-        If the description is empty, holds unknown letters, or names a voice twice.
+        If the description is empty, holds unknown letters, names a voice twice or more than `MAX_VOICES` voices.
 
     Examples
     --------
@@ -91,25 +132,28 @@ def parse_voices(voices: VoicesLike) -> tuple[Voice, ...]:
     >>> [voice.name for voice in parse_voices(2)]
     ['voice1', 'voice2']
     """
-    if isinstance(voices, bool) or not isinstance(voices, (str, int, Sequence)):
+    if isinstance(voices, (bool, bytes)) or not isinstance(voices, (str, Integral, Sequence)):
         raise VoicesError(f"voices is {voices!r}; expected part letters such as SATB, names, or a number")
-    if isinstance(voices, str) and voices.strip().isdecimal():
-        voices = int(voices)
-    if isinstance(voices, int):
-        if not 1 <= voices <= 16:
-            raise VoicesError(f"number of voices is {voices}; expected 1 to 16")
-        return tuple(Voice(f"voice{index + 1}") for index in range(voices))
     if isinstance(voices, str):
-        parsed = _parse_text(voices)
+        number = re.fullmatch(r"\s*([0-9]{1,9})\s*", voices)
+        parsed = _numbered(int(number[1])) if number else _parse_text(voices.strip())
+    elif isinstance(voices, Integral):
+        parsed = _numbered(int(voices))
     else:
         parsed = [item if isinstance(item, Voice) else _parse_name(item) for item in voices]
-    if not 1 <= len(parsed) <= 16:
-        raise VoicesError(f"voices is {voices!r}, {len(parsed)} voices; expected 1 to 16")
+    if not 1 <= len(parsed) <= MAX_VOICES:
+        raise VoicesError(f"voices is {voices!r}, {len(parsed)} voices; expected 1 to {MAX_VOICES}")
     return _with_unique_names(parsed)
 
 
+def _numbered(number: int) -> list[Voice]:
+    if not 1 <= number <= MAX_VOICES:
+        raise VoicesError(f"number of voices is {number}; expected 1 to {MAX_VOICES}")
+    return [Voice(f"voice{index + 1}") for index in range(number)]
+
+
 def _parse_text(text: str) -> list[Voice]:
-    if "," in text or "=" in text or text.strip().lower() in _PART_OF_NAME:
+    if "," in text or "=" in text or text.lower() in _PART_OF_NAME:
         return [_parse_name(item) for item in text.split(",") if item.strip()]
     unknown = sorted(set(text.upper()) - set(PARTS))
     if unknown or not text:
@@ -123,10 +167,10 @@ def _parse_text(text: str) -> list[Voice]:
 def _parse_name(text: str) -> Voice:
     if not isinstance(text, str):
         raise VoicesError(f"a voice is {text!r}; expected a name or a Voice")
-    name, _, span = (part.strip() for part in text.partition("="))
-    if not span:
-        return _PART_OF_NAME.get(name.lower(), Voice(name))
-    match = re.fullmatch(r"([\d.]+)\s*-\s*([\d.]+)", span)
+    name, ranged, span = (part.strip() for part in text.partition("="))
+    if not ranged:
+        return _PART_OF_NAME.get(name.lower()) or Voice(name)
+    match = re.fullmatch(r"([0-9.]+)\s*[-\u2013]\s*([0-9.]+)", span)
     try:
         fmin, fmax = (float(limit) for limit in match.groups()) if match else (0.0, 0.0)
     except ValueError:

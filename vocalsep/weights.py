@@ -139,13 +139,16 @@ def load(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     Raises
     ------
     WeightsError
-        If the checkpoint is unknown, missing or corrupt.
+        If the checkpoint is unknown, missing, corrupt or holds values that are not finite.
     """
-    text = os.fspath(name_or_path)
+    text = str(name_or_path)
     if not text.endswith(".safetensors"):
         path = find(text)
         expected = manifest()[text].sha256
-        actual = sha256(path)
+        try:
+            actual = sha256(path)
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({error.strerror}); expected weights {text!r}") from error
         if actual != expected:
             raise WeightsError(
                 f"weights {text!r} are corrupt: {path} has SHA-256 {actual[:12]}..., expected {expected[:12]}...; "
@@ -163,22 +166,43 @@ def _read(path: Path) -> Checkpoint:
 
     try:
         with safe_open(path, framework="pt") as stream:
-            config = json.loads((stream.metadata() or {})["config"])
+            metadata = stream.metadata() or {}
             tensors = {key: stream.get_tensor(key).float() for key in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: is not a checkpoint of vocalsep ({error!r})") from error
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); expected a checkpoint") from error
+    try:
+        config = json.loads(metadata["config"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: its metadata hold no configuration; expected JSON under 'config'") from error
     if not isinstance(config, dict):
         raise WeightsError(f"{path}: its configuration is {type(config).__name__}; expected a table of settings")
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise WeightsError(f"{path}: {broken[0]} holds values that are NaN or infinite; expected finite weights")
     return Checkpoint(config, tensors)
 
 
 def save(path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a checkpoint, completely or not at all."""
-    from safetensors.torch import save_file
+    """Write a checkpoint, completely or not at all.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be written.
+    """
+    from safetensors.torch import save
 
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.part")
     contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    save_file(contiguous, temporary, metadata={"config": json.dumps(dict(config), sort_keys=True)})
-    temporary.replace(target)
+    content = save(contiguous, metadata={"config": json.dumps(dict(config), sort_keys=True)})
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Not safetensors' save_file, whose files only their owner may read: checkpoints go into wheels.
+            temporary.write_bytes(content)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{target}: cannot be written ({error.strerror})") from error

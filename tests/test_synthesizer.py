@@ -1,0 +1,212 @@
+"""The source-filter synthesizer: closed forms against SciPy, spectrogram against waveform, gradients, f0."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import signal
+
+from vocalsep.f0 import crepe
+from vocalsep.spectrum import StftGrid, power
+from vocalsep.synthesizer import VoiceParameters, all_pole, render, synthesize, voice_power
+from vocalsep.synthesizer.render import harmonic_log_amplitude, harmonic_power, lobe_integral, noise_power
+from vocalsep.synthesizer.waveform import harmonic_waveform, noise_waveform
+
+ORDER = 20
+
+
+def random_lsf(*shape: int, seed: int = 0, spacing: float = 0.02) -> torch.Tensor:
+    logits = torch.randn(*shape, ORDER + 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return all_pole.lsf_from_logits(logits, spacing)
+
+
+def vowel(f0: torch.Tensor, *, log_noise: float = -30.0, dtype: torch.dtype = torch.float32) -> VoiceParameters:
+    """Return one smooth filter held for all frames of `f0`, shape (voices, frames)."""
+    lsf = all_pole.lsf_from_logits(0.5 * torch.sin(torch.arange(ORDER + 1.0)), 0.05).to(dtype)
+    return VoiceParameters(
+        f0=f0.to(dtype),
+        log_gain=torch.full(f0.shape, -2.0, dtype=dtype),
+        lsf=lsf.expand(*f0.shape, ORDER),
+        log_noise=torch.full((*f0.shape, 16), log_noise, dtype=dtype),
+    )
+
+
+def decibels(power_ratio: torch.Tensor) -> torch.Tensor:
+    return 10 * torch.log10(power_ratio)
+
+
+class TestAllPole:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_closed_form_equals_the_polynomial_in_scipy(self, seed: int) -> None:
+        lsf = random_lsf(seed=seed)
+        omega = torch.linspace(0.01, 3.13, 400, dtype=torch.float64)
+        _, response = signal.freqz(1.0, all_pole.polynomial(lsf).numpy(), worN=omega.numpy())
+        expected = np.log(np.abs(response))
+        assert np.abs(all_pole.log_magnitude(lsf, omega).numpy() - expected).max() < 1e-6
+
+    def test_any_ordered_frequencies_make_a_stable_filter(self) -> None:
+        roots = np.roots(all_pole.polynomial(random_lsf(seed=3)).numpy())
+        assert np.abs(roots).max() < 1
+
+    def test_lsf_are_ordered_and_spaced(self) -> None:
+        lsf = all_pole.lsf_from_logits(torch.randn(50, ORDER + 1) * 10, 0.01)
+        edges = torch.cat([torch.zeros(50, 1), lsf, torch.full((50, 1), math.pi)], dim=1)
+        assert edges.diff(dim=1).min() > 0.0099
+
+    def test_gradient(self) -> None:
+        lsf = random_lsf(3).requires_grad_()
+        omega = torch.linspace(0.1, 3.0, 7, dtype=torch.float64)
+        assert torch.autograd.gradcheck(lambda w: all_pole.log_magnitude(w, omega), lsf)
+
+    def test_gradient_through_the_spacings(self) -> None:
+        logits = torch.randn(2, ORDER + 1, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda x: all_pole.lsf_from_logits(x, 0.01), logits)
+
+
+class TestGradients:
+    @pytest.fixture
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(1)
+        frames = 4
+        log_gain = torch.randn(2, frames, generator=generator, dtype=torch.float64).requires_grad_()
+        log_noise = torch.randn(2, frames, 6, generator=generator, dtype=torch.float64).requires_grad_()
+        logits = torch.randn(2, frames, 7, generator=generator, dtype=torch.float64).requires_grad_()
+        return log_gain, logits, log_noise
+
+    def parameters(self, log_gain: torch.Tensor, logits: torch.Tensor, log_noise: torch.Tensor) -> VoiceParameters:
+        f0 = torch.tensor([[1500.0, 1520.0, 1510.0, 1400.0], [0.0, 1100.0, 1100.0, 0.0]], dtype=torch.float64)
+        return VoiceParameters(f0, log_gain, all_pole.lsf_from_logits(logits, 0.05), log_noise)
+
+    def test_spectrogram(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        grid = StftGrid.of_duration(16000, window=0.008)
+        assert torch.autograd.gradcheck(lambda *x: voice_power(self.parameters(*x), grid).sqrt(), inputs)
+
+    def test_waveform(self, inputs: tuple[torch.Tensor, ...]) -> None:
+        def render(*x: torch.Tensor) -> torch.Tensor:
+            return synthesize(self.parameters(*x), samples=40, generator=torch.Generator().manual_seed(0))
+
+        # Oscillators and noise are rendered from double parameters; phases are kept to single precision of a turn.
+        assert torch.autograd.gradcheck(render, inputs)
+
+
+class TestSpectrogramAgainstWaveform:
+    """What `render` expects is what an STFT of `synthesize` holds."""
+
+    @pytest.mark.parametrize("sample_rate", [16000, 44100])
+    @pytest.mark.parametrize("f0", [98.0, 233.0, 620.0])
+    def test_steady_tone_within_1_db_at_each_harmonic(self, f0: float, sample_rate: int) -> None:
+        parameters = vowel(torch.full((1, 80), f0))
+        grid = StftGrid.of_duration(sample_rate)
+        samples = round(79 * grid.hop_length)
+        waveform = harmonic_waveform(parameters, StftGrid.of_duration(sample_rate, 0.032), samples)
+        measured = power(waveform, grid)[0, :, 20:60].mean(dim=-1)
+        expected = voice_power(parameters, grid)[0, :, 20:60].mean(dim=-1)
+        width = sample_rate / grid.n_fft
+        for k in range(1, int(7000 / f0)):
+            bins = slice(round((k * f0 - 40) / width), round((k * f0 + 40) / width) + 1)
+            assert abs(decibels(measured[bins].sum() / expected[bins].sum())) < 1.0, k
+
+    def test_steady_tone_keeps_the_shape_of_the_lobe(self) -> None:
+        """Bins around low harmonics are right to 2.5 dB: lobes are widened on purpose for jitter and glides."""
+        parameters = vowel(torch.full((1, 80), 200.0))
+        grid = StftGrid.of_duration(16000)
+        measured = power(harmonic_waveform(parameters, grid, 79 * 256), grid)[0, :, 40]
+        expected = voice_power(parameters, grid)[0, :, 40]
+        for k in (1, 2, 3):
+            peak = round(k * 200 * 2048 / 16000)
+            for offset in (-1, 0, 1):
+                ratio = decibels(measured[peak + offset] / expected[peak + offset])
+                assert abs(ratio) < 2.5, (k, offset, float(ratio))
+
+    def test_vibrato_within_1_5_db_in_third_octaves(self) -> None:
+        """6 Hz, +-50 cents: the energy lies where the glide takes it, band by band, averaged over 2 s."""
+        time = torch.arange(190) * 0.016
+        f0 = 300 * 2 ** (50 / 1200 * torch.sin(2 * math.pi * 6 * time))[None]
+        parameters = vowel(f0)
+        grid = StftGrid.of_duration(16000)
+        measured = power(harmonic_waveform(parameters, grid, 189 * 256), grid)[0, :, 20:170]
+        expected = voice_power(parameters, grid)[0, :, 20:170]
+        frequency = grid.frequencies()
+        for centre in 300 * 2 ** (torch.arange(0, 13) / 3):
+            band = (frequency >= centre * 2 ** (-1 / 6)) & (frequency < centre * 2 ** (1 / 6))
+            total = measured[band].sum(), expected[band].sum()
+            if total[0] > 1e-4 * measured.sum():
+                assert abs(decibels(total[0] / total[1])) < 1.5, float(centre)
+
+    def test_vibrato_frame_by_frame(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each frame's magnitudes are near the expected ones, nearer than if f0 stood still inside a window."""
+        time = torch.arange(190) * 0.016
+        f0 = 300 * 2 ** (50 / 1200 * torch.sin(2 * math.pi * 6 * time))[None]
+        parameters = vowel(f0)
+        grid = StftGrid.of_duration(16000)
+        part = (slice(None), slice(0, 400), slice(20, 170))
+        measured = power(harmonic_waveform(parameters, grid, 189 * 256), grid)[part].sqrt()
+
+        def cosine() -> torch.Tensor:
+            expected = voice_power(parameters, grid)[part].sqrt()
+            return torch.nn.functional.cosine_similarity(measured, expected, dim=1)
+
+        gliding = cosine()
+        monkeypatch.setattr(render, "_GLIDE_HOPS", 0.0)
+        assert gliding.median() > 0.9
+        assert gliding.min() > 0.85
+        assert gliding.mean() > cosine().mean() + 0.02
+
+    def test_noise_within_1_db_in_each_band(self) -> None:
+        parameters = vowel(torch.zeros(1, 400), log_noise=-6.0)
+        grid = StftGrid.of_duration(44100)
+        waveform = noise_waveform(
+            parameters, StftGrid.of_duration(44100, 0.032), round(399 * 705.6), torch.Generator().manual_seed(0)
+        )
+        measured, expected = power(waveform, grid)[0].mean(dim=-1), noise_power(parameters, grid)[0].mean(dim=-1)
+        for start in range(20, 2600, 100):  # bands of 770 Hz
+            band = slice(start, start + 100)
+            assert abs(decibels(measured[band].mean() / expected[band].mean())) < 1.0
+
+    def test_lobe_integral_is_that_of_the_window(self) -> None:
+        """The noise bandwidth of a Hann window is 1.5 bins; half of it lies on either side."""
+        assert float(lobe_integral(torch.tensor(2.0))) == pytest.approx(0.75, abs=1e-6)
+        n = 2048
+        window = np.abs(np.fft.fft(np.hanning(n + 1)[:n], 32 * n) / (n / 2)) ** 2
+        for bins in (0.25, 0.5, 1.0, 1.5):
+            x = torch.tensor([bins - 0.01, bins + 0.01], dtype=torch.float64)
+            low, high = lobe_integral(x)
+            ratio_db = 10 * math.log10(float(high - low) / 0.02 / window[round(32 * bins)])
+            assert abs(ratio_db) < (0.15 if bins <= 1 else 1.4)
+
+
+class TestVoice:
+    @pytest.mark.parametrize("f0", [110.0, 220.0, 440.0, 700.0])
+    def test_crepe_gives_back_the_f0(self, f0: float) -> None:
+        waveform = synthesize(
+            vowel(torch.full((1, 80), f0), log_noise=-14.0), generator=torch.Generator().manual_seed(0)
+        )
+        output = crepe.track(waveform[0].numpy(), 16000)
+        cents = 1200 * np.log2(output.f0[10:-10] / f0)
+        assert np.abs(np.median(cents)) < 10
+        assert np.abs(cents).max() < 25
+        assert output.periodicity[10:-10].min() > 0.5
+
+    def test_a_rest_is_silent(self) -> None:
+        f0 = torch.full((1, 60), 200.0)
+        f0[:, 20:40] = 0
+        waveform = harmonic_waveform(vowel(f0), StftGrid.of_duration(16000, 0.032), 59 * 256)[0]
+        assert waveform[21 * 256 : 39 * 256].abs().max() == 0
+        assert waveform[: 19 * 256].abs().max() > 0.05
+
+    def test_no_harmonic_above_nyquist(self) -> None:
+        amplitude = harmonic_log_amplitude(vowel(torch.full((1, 10), 3000.0)), 2)
+        grid = StftGrid.of_duration(16000)
+        total = harmonic_power(amplitude, torch.full((1, 10), 3000.0), grid)[0, :, 5]
+        peaks = grid.frequencies()[total > 0.01 * total.max()]
+        assert ((peaks - 3000).abs() < 100).logical_or((peaks - 6000).abs() < 100).all()
+
+    def test_blocks_equal_the_whole(self) -> None:
+        f0 = 200 + 100 * torch.rand(2, 50, generator=torch.Generator().manual_seed(0))
+        f0[:, 10:14] = 0
+        parameters = vowel(f0, log_noise=-5.0)
+        grid = StftGrid.of_duration(22050)
+        whole = voice_power(parameters, grid)
+        blocks = torch.cat([voice_power(parameters, grid, a, min(a + 7, 50)) for a in range(0, 50, 7)], dim=-1)
+        assert torch.allclose(whole, blocks, rtol=1e-4, atol=1e-12)

@@ -1,0 +1,446 @@
+from itertools import pairwise
+from pathlib import Path
+
+import mido
+import mir_eval
+import numpy as np
+import pytest
+
+from vocalsep.errors import F0Error
+from vocalsep.tracks import HOP, F0Tracks
+
+RNG = np.random.default_rng(0)
+
+
+def random_tracks(voices: int = 3, frames: int = 200) -> F0Tracks:
+    f0 = RNG.uniform(60, 1100, (voices, frames)).astype(np.float32)
+    f0[RNG.random(f0.shape) < 0.2] = 0
+    return F0Tracks(f0, ("soprano", "alto", "tenor", "bass")[:voices])
+
+
+def written(folder: Path, text: str | bytes, name: str = "f0.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("frequencies", "names", "options", "message"),
+    [
+        ([100.0], ("a",), {}, r"shape \(1,\); expected \(voices, frames\)"),
+        (np.zeros((0, 5)), (), {}, "neither of them 0"),
+        (np.zeros((1, 0)), ("a",), {}, "neither of them 0"),
+        (np.zeros((2, 3)), ("a",), {}, "2 voices but there are 1 names"),
+        ([[-1.0]], ("a",), {}, "negative"),
+        ([[np.nan]], ("a",), {}, "NaN"),
+        ([[1e300]], ("a",), {}, "above 8000 Hz"),
+        ([[8000.5]], ("a",), {}, "above 8000 Hz"),
+        ([["x"]], ("a",), {}, "cannot be read as numbers"),
+        ([[1.0], [1.0, 2.0]], ("a", "b"), {}, "cannot be read as numbers"),
+        ([[1j]], ("a",), {}, "cannot be read as numbers"),
+        ([[True]], ("a",), {}, "cannot be read as numbers"),
+        ([[1.0], [2.0]], ("a", "A"), {}, "name of voice 2 is 'A'"),
+        ([[1.0]], ("../a",), {}, "name of voice 1 is '../a'"),
+        ([[1.0]], (5,), {}, "name of voice 1 is 5"),
+        ([[1.0]], ("a",), {"hop": 0}, "hop is 0 s"),
+        ([[1.0]], ("a",), {"hop": 16}, "hop is 16 s"),
+        ([[1.0]], ("a",), {"hop": float("nan")}, "hop is nan s"),
+        ([[1.0]], ("a",), {"hop": "x"}, "hop is 'x' s"),
+        ([[1.0]], ("a",), {"confidence": [[1.0, 1.0]]}, r"confidence has shape \(1, 2\)"),
+        ([[1.0]], ("a",), {"confidence": [["x"]]}, "confidence cannot be read as numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_validation(frequencies, names, options, message):
+    with pytest.raises(F0Error, match=message) as caught:
+        F0Tracks(frequencies, names, **options)
+    assert isinstance(caught.value, ValueError)
+
+
+def test_values_are_copied_and_confidence_clipped():
+    given = np.full((1, 3), 100.0, dtype=np.float32)
+    tracks = F0Tracks(given, ["a"], confidence=[[-1, np.nan, 2]])
+    given[:] = 5
+    np.testing.assert_array_equal(tracks.frequencies, [[100, 100, 100]])
+    np.testing.assert_array_equal(tracks.confidence, [[0, 0, 1]])
+    np.testing.assert_allclose(tracks.times, [0, 0.016, 0.032])
+
+
+def test_select_reorders():
+    tracks = F0Tracks([[300, 0], [200, 200], [100, 0]], ("s", "a", "b"), confidence=[[0.3, 0], [0.2, 0], [0.1, 0]])
+    picked = tracks.select(["b", "s"])
+    np.testing.assert_array_equal(picked.frequencies, [[100, 0], [300, 0]])
+    np.testing.assert_allclose(picked.confidence[:, 0], [0.1, 0.3])
+    assert picked.names == ("b", "s")
+    assert picked.voiced.tolist() == [[True, False], [True, False]]
+    with pytest.raises(F0Error, match="no voice named 't'; the tracks have s, a, b"):
+        tracks.select(["t"])
+
+
+def test_resampled_to_its_own_grid_is_itself():
+    tracks = random_tracks()
+    assert tracks.resampled(HOP, tracks.n_frames) is tracks
+
+
+@pytest.mark.parametrize("factor", [2, 4, 5])
+def test_resampled_to_a_finer_grid_keeps_the_values_it_had(factor):
+    tracks = random_tracks()
+    fine = tracks.resampled(HOP / factor, tracks.n_frames * factor)
+    np.testing.assert_array_equal(fine.frequencies[:, ::factor], tracks.frequencies)
+    np.testing.assert_array_equal(fine.resampled(HOP, tracks.n_frames).frequencies, tracks.frequencies)
+
+
+def test_resampled_interpolates_logarithmically():
+    fine = F0Tracks([[100, 400]], ("a",), confidence=[[0, 1]]).resampled(HOP / 4, 4)
+    np.testing.assert_allclose(fine.frequencies[0], [100, 100 * 2**0.5, 200, 200 * 2**0.5], rtol=1e-6)
+    np.testing.assert_allclose(fine.confidence[0], [0, 0.25, 0.5, 0.75], atol=1e-6)
+
+
+def test_resampled_has_no_glides_over_rests():
+    """Onsets and releases stay within half a frame, and every value is one that was sung."""
+    fine = F0Tracks([[0, 200, 200, 0, 400, 400, 0]], ("a",)).resampled(HOP / 10, 70)
+    assert set(fine.frequencies[0].tolist()) == {0, 200, 400}
+    voiced = np.flatnonzero(fine.frequencies[0] == 200)
+    assert abs(voiced[0] - 5) <= 1
+    assert abs(voiced[-1] - 25) <= 1
+
+
+def test_resampled_is_unvoiced_past_the_end():
+    longer = F0Tracks([[100, 100]], ("a",), confidence=[[1, 1]]).resampled(HOP, 4)
+    np.testing.assert_array_equal(longer.frequencies, [[100, 100, 0, 0]])
+    np.testing.assert_array_equal(longer.confidence, [[1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("hop", [0.0058049887, 0.010, 0.0213])
+def test_resampled_there_and_back_follows_a_vibrato(hop):
+    time = np.arange(300) * HOP
+    tracks = F0Tracks([300 * 2 ** (0.05 * np.sin(2 * np.pi * 3 * time))], ("a",))
+    back = tracks.resampled(hop, int(300 * HOP / hop)).resampled(HOP, 290)
+    cents = 1200 * np.abs(np.log2(back.frequencies[0] / tracks.frequencies[0, :290]))
+    assert cents.max() < 4
+
+
+@pytest.mark.parametrize(("hop", "frames"), [(0, 5), (-HOP, 5), (2, 5), (float("nan"), 5), (HOP, 0), (HOP, -1)])
+def test_resampled_refuses(hop, frames):
+    with pytest.raises(F0Error, match="grid has"):
+        random_tracks().resampled(hop, frames)
+
+
+@pytest.mark.parametrize("hop", [HOP, 0.01, 256 / 44100, 0.1])
+def test_csv_round_trip_is_exact(tmp_path, hop):
+    tracks = F0Tracks(random_tracks(3, 2000).frequencies, ("soprano", "alto, solo", "合唱"), hop)
+    tracks.to_csv(tmp_path / "sub" / "f0.csv")
+    found = F0Tracks.from_csv(tmp_path / "sub" / "f0.csv")
+    np.testing.assert_array_equal(found.frequencies, tracks.frequencies)
+    assert found.names == tracks.names
+    assert found.hop == pytest.approx(hop, rel=1e-6)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["f0.csv"]
+
+
+@pytest.mark.parametrize("value", [1e-40, 1.17549435e-38, 16777.217 / 4, 440.00003, 7999.9995])
+def test_csv_round_trip_of_awkward_values(tmp_path, value):
+    tracks = F0Tracks([[value, 0]], ("a",))
+    tracks.to_csv(tmp_path / "f0.csv")
+    np.testing.assert_array_equal(F0Tracks.from_csv(tmp_path / "f0.csv").frequencies, tracks.frequencies)
+
+
+def test_csv_per_voice_round_trip_and_mir_eval(tmp_path):
+    tracks = random_tracks()
+    paths = tracks.to_csv_per_voice(tmp_path)
+    for path, row in zip(paths, tracks.frequencies, strict=True):
+        times, values = mir_eval.io.load_time_series(str(path), delimiter=",")
+        np.testing.assert_array_equal(values.astype(np.float32), row)
+        np.testing.assert_allclose(times, tracks.times, atol=1e-6)
+        np.testing.assert_array_equal(F0Tracks.from_csv(path).frequencies, [row])
+    found = F0Tracks.from_csv(tmp_path, tracks.names)
+    assert (found.names, found.hop) == (tracks.names, tracks.hop)
+    np.testing.assert_array_equal(found.frequencies, tracks.frequencies)
+
+
+def test_folder_without_names_goes_from_high_to_low(tmp_path):
+    written(tmp_path, "0,110\n0.016,110\n", "aaa.csv")
+    written(tmp_path, "0,440\n0.016,0\n", "zzz.csv")
+    written(tmp_path, "0,0\n0.008,220\n0.016,220\n0.024,220\n0.032,220\n", "mmm.csv")
+    found = F0Tracks.from_csv(tmp_path)
+    assert found.names == ("zzz", "mmm", "aaa")
+    assert found.hop == 0.008
+    np.testing.assert_array_equal(found.frequencies[:, 4], [0, 220, 0])
+
+
+def test_folder_errors(tmp_path):
+    with pytest.raises(F0Error, match=r"holds no \.csv files"):
+        F0Tracks.from_csv(tmp_path)
+    written(tmp_path, "0,100,200\n0.016,100,200\n", "alto.csv")
+    with pytest.raises(F0Error, match=r"has no bass\.csv; it has alto"):
+        F0Tracks.from_csv(tmp_path, ["bass"])
+    with pytest.raises(F0Error, match=r"alto\.csv: has 2 columns of f0 and 1 names"):
+        F0Tracks.from_csv(tmp_path)
+
+
+def test_cannot_write(tmp_path):
+    written(tmp_path, "", "file")
+    with pytest.raises(F0Error, match="cannot be written"):
+        random_tracks().to_csv(tmp_path / "file" / "f0.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(F0Error, match="cannot be written"):
+        random_tracks().to_csv(tmp_path / "folder.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
+def test_sonic_visualiser_leaves_out_unvoiced_frames(tmp_path):
+    tracks = random_tracks(1)
+    lines = [f"{t:.9f},{f}" for t, f in zip(tracks.times, tracks.frequencies[0], strict=True) if f]
+    found = F0Tracks.from_csv(written(tmp_path, "\n".join(lines), "tenor.csv"))
+    assert (found.names, found.hop) == (("tenor",), HOP)
+    np.testing.assert_array_equal(found.frequencies[0], tracks.frequencies[0, : found.n_frames])
+    assert not tracks.frequencies[0, found.n_frames :].any()
+
+
+@pytest.mark.parametrize("hop", [256 / 44100, 0.010, 0.0232])
+def test_other_hops_with_rests_left_out(tmp_path, hop):
+    """Voicing is right to half a hop of either grid and f0 to a few cents."""
+    time = 0.3 + np.arange(int(3 / hop)) * hop
+    sung = (time % 1) < 0.7
+    f0 = 220 * 2 ** (0.04 * np.sin(2 * np.pi * 4 * time))
+    text = "\n".join(f"{t:.6f}\t{f:.4f}" for t, f in zip(time[sung], f0[sung], strict=True))
+    found = F0Tracks.from_csv(written(tmp_path, text))
+    centre = found.times
+    inside = (centre > 0.3) & ((centre % 1) < 0.7)
+    edge = np.abs(centre[:, None] - [0.3, 0.7, 1, 1.7, 2, 2.7, 3, 3.3]).min(axis=1) < hop + 1e-3
+    np.testing.assert_array_equal(found.voiced[0][~edge], inside[~edge])
+    both = found.voiced[0] & ~edge
+    truth = 220 * 2 ** (0.04 * np.sin(2 * np.pi * 4 * centre[both]))
+    assert np.abs(1200 * np.log2(found.frequencies[0, both] / truth)).max() < (12 if hop > HOP else 3)
+
+
+def test_other_hop_in_full_is_kept(tmp_path):
+    text = "\n".join(f"{round(i * 0.0058, 3)},{100 + i}" for i in range(100))  # times rounded to 1 ms
+    found = F0Tracks.from_csv(written(tmp_path, text))
+    assert found.hop == pytest.approx(0.0058, rel=1e-3)
+    np.testing.assert_array_equal(found.frequencies[0], 100 + np.arange(100))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0,440,220\n0.016,0,220\n",
+        "time,a,b\n0,440,220\n0.016,0,220\n",
+        "\ufefftime,a,b\r\n0,440,220\r\n0.016,0,220\r\n",
+        '"time";"a";"b"\n0,0;440,0;220,0\n0,016;0;220\n',
+        "time\ta\tb\n0\t440\t220\n0.016\t0\t220",
+        "# time a b\n0 440 220\n0.016   0 220\n".replace("# time", "#time"),
+        "0, 440, 220\n\n0.016, -300, 220\n",
+        "0,440,220\n0.016,,220\n",
+    ],
+)
+def test_ways_to_write_a_table(tmp_path, text):
+    found = F0Tracks.from_csv(written(tmp_path, text), ["a", "b"])
+    np.testing.assert_array_equal(found.frequencies, [[440, 0], [220, 220]])
+    assert (found.names, found.hop) == (("a", "b"), HOP)
+
+
+def test_columns_go_by_their_names(tmp_path):
+    path = written(tmp_path, "Bass,Time,Soprano\n110,0,440\n111,0.016,441\n")
+    assert F0Tracks.from_csv(path).names == ("Bass", "Soprano")
+    found = F0Tracks.from_csv(path, ["soprano", "bass"])
+    assert found.names == ("soprano", "bass")
+    np.testing.assert_array_equal(found.frequencies, [[440, 441], [110, 111]])
+    with pytest.raises(F0Error, match=r"f0\.csv: has no column 'alto'; it has Bass, Soprano"):
+        F0Tracks.from_csv(path, ["soprano", "alto"])
+
+
+def test_single_column_takes_the_name_asked_for(tmp_path):
+    path = written(tmp_path, "time,f0\n0,110\n0.016,111\n")
+    assert F0Tracks.from_csv(path, ["bass"]).names == ("bass",)
+    assert F0Tracks.from_csv(written(tmp_path, "0,110\n", "CON.csv")).names == ("voice1",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("\n \n", "is empty"),
+        ("time,soprano\n", "has a line of names but no values"),
+        (RNG.bytes(500) + b"\xff", "is not text in UTF-8"),
+        ("\0\0\0\n\0", "line 2 is|no values"),
+        ("0,100\n0.016,100,200\n", "line 2 is '0.016,100,200'"),
+        ("0,100\n0.016\n", "line 2 is|line 1 is"),
+        ("0,100\n0.016,la\n", "line 2 is '0.016,la'; expected time and f0"),
+        ("0,la\n0.016,100\n", "line 1 is '0,la'"),
+        ("0,100\n0.032,100\n0.016,100\n", "times are negative, NaN or do not grow"),
+        ("0,100\n0,100\n", "do not grow"),
+        ("-1,100\n0,100\n", "times are negative"),
+        ("nan,100\n1,100\n", "times are negative, NaN"),
+        ("0,100\n16,100\n32,100\n", "steps of 16; expected seconds"),
+        ("100000,100\n100000.016,100\n", "expected seconds"),
+        ("0,nan\n0.016,100\n", "NaN"),
+        ("0,inf\n0.016,100\n", "above 8000"),
+        ("0,44000\n0.016,100\n", "above 8000"),
+        ("time,alto,Alto\n0,1,1\n", "name of voice 2 is 'Alto'"),
+        ("time,../../x\n0,100\n", "name of voice 1"),
+        ("time,,alto\n0,1,1\n", "name of voice 1 is ''"),
+        ("0,100,200\n0.016,100,200\n", "has 2 columns of f0 and 0 names"),
+        ("0," + "1" * 200_000 + "\n", "no values"),
+    ],
+)
+def test_malformed_csv(tmp_path, text, message):
+    path = written(tmp_path, text)
+    with pytest.raises(F0Error, match=message) as caught:
+        F0Tracks.from_csv(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_missing_csv(tmp_path):
+    with pytest.raises(F0Error, match=r"none\.csv: cannot be read \(No such file or directory\)"):
+        F0Tracks.from_csv(tmp_path / "none.csv")
+
+
+BEAT = 480
+
+
+def on(note, time=0, channel=0, velocity=80):
+    return mido.Message("note_on", note=note, time=time, channel=channel, velocity=velocity)
+
+
+def off(note, time=0, channel=0):
+    return mido.Message("note_off", note=note, time=time, channel=channel)
+
+
+def tempo(seconds_per_beat, time=0):
+    return mido.MetaMessage("set_tempo", tempo=round(seconds_per_beat * 1e6), time=time)
+
+
+def named(name):
+    return mido.MetaMessage("track_name", name=name)
+
+
+def midi(folder: Path, *tracks, kind: int = 1, ticks_per_beat: int = BEAT) -> Path:
+    file = mido.MidiFile(type=kind, ticks_per_beat=ticks_per_beat)
+    file.tracks.extend(mido.MidiTrack(track) for track in tracks)
+    file.save(folder / "song.mid")
+    return folder / "song.mid"
+
+
+def sung(tracks: F0Tracks, voice: int = 0) -> list[tuple[int, float, float]]:
+    """Return what a voice sings as (MIDI note, start in s, end in s)."""
+    f0 = tracks.frequencies[voice]
+    notes = np.where(f0 > 0, np.round(69 + 12 * np.log2(np.maximum(f0, 1) / 440)), 0).astype(int)
+    edges = [0, *np.flatnonzero(np.diff(notes)) + 1, len(notes)]
+    return [(int(notes[a]), a * HOP, b * HOP) for a, b in pairwise(edges) if notes[a]]
+
+
+def assert_sung(found, expected):
+    assert [note for note, *_ in found] == [note for note, *_ in expected]
+    np.testing.assert_allclose([span for _, *span in found], [span for _, *span in expected], atol=HOP)
+
+
+def test_midi_notes_and_rests(tmp_path):
+    tracks = F0Tracks.from_midi(midi(tmp_path, [on(69, BEAT), off(69, BEAT), on(57, BEAT), off(57, BEAT)]))
+    assert_sung(sung(tracks), [(69, 0.5, 1), (57, 1.5, 2)])
+    assert set(tracks.frequencies[0].tolist()) == {0, 440, 220}
+    assert (tracks.names, tracks.hop) == (("voice1",), HOP)
+
+
+def test_midi_tempo_changes_hold_for_all_tracks(tmp_path):
+    path = midi(tmp_path, [tempo(1), tempo(0.25, 2 * BEAT)], [on(60, BEAT), off(60, 3 * BEAT)], [on(50), off(50, BEAT)])
+    tracks = F0Tracks.from_midi(path)
+    assert_sung(sung(tracks, 0), [(60, 1, 2.5)])
+    assert_sung(sung(tracks, 1), [(50, 0, 1)])
+
+
+def test_midi_legato_is_cut_and_velocity_0_ends(tmp_path):
+    legato = [on(60), on(62, BEAT), off(60, 48), on(62, BEAT, velocity=0), on(64, BEAT), off(64, BEAT)]
+    assert_sung(sung(F0Tracks.from_midi(midi(tmp_path, legato))), [(60, 0, 0.5), (62, 0.5, 1.05), (64, 1.55, 2.05)])
+
+
+def test_midi_chord_gives_its_highest_note(tmp_path):
+    chord = [on(64), on(72), on(60), off(72, BEAT), off(60, BEAT), off(64)]
+    assert_sung(sung(F0Tracks.from_midi(midi(tmp_path, chord))), [(72, 0, 0.5)])
+
+
+def test_midi_note_never_released_lasts_to_the_end(tmp_path):
+    path = midi(tmp_path, [on(60), mido.MetaMessage("end_of_track", time=4 * BEAT)])
+    assert_sung(sung(F0Tracks.from_midi(path)), [(60, 0, 2)])
+
+
+def test_midi_names(tmp_path):
+    note = [on(60), off(60, BEAT)]
+    tracks = [[named("Conductor")], [named(" Alto "), *note], [named("a/b"), *note], [named("alto"), *note], note]
+    path = midi(tmp_path, *tracks)
+    assert F0Tracks.from_midi(path).names == ("Alto1", "a_b", "alto2", "voice4")
+    assert F0Tracks.from_midi(path, list("wxyz")).names == ("w", "x", "y", "z")
+    with pytest.raises(F0Error, match=r"has 4 voices with notes; expected 2 \(s, a\)"):
+        F0Tracks.from_midi(path, ["s", "a"])
+
+
+def test_midi_names_in_utf_8(tmp_path):
+    path = midi(tmp_path, [named("Ténor".encode().decode("latin-1")), on(60), off(60, BEAT)])
+    assert F0Tracks.from_midi(path).names == ("Ténor",)
+
+
+def test_midi_tracks_go_by_the_names_asked_for(tmp_path):
+    path = midi(tmp_path, [named("Bass"), on(48), off(48, BEAT)], [named("Soprano"), on(72), off(72, BEAT)])
+    tracks = F0Tracks.from_midi(path, ["soprano", "bass"])
+    assert tracks.names == ("soprano", "bass")
+    assert [sung(tracks, voice)[0][0] for voice in (0, 1)] == [72, 48]
+
+
+def test_midi_channels_of_a_single_track_are_voices(tmp_path):
+    track = [named("Motet"), on(50, channel=3), on(72, channel=0), on(64, channel=1), on(38, channel=9)]
+    track += [off(72, BEAT, channel=0), off(64, channel=1), off(50, channel=3), off(38, channel=9)]
+    tracks = F0Tracks.from_midi(midi(tmp_path, track, kind=0))
+    assert tracks.names == ("voice1", "voice2", "voice3")
+    assert [sung(tracks, voice)[0][0] for voice in range(3)] == [72, 64, 50]
+
+
+def test_midi_channels_of_one_among_several_tracks_are_one_voice(tmp_path):
+    path = midi(tmp_path, [on(60), off(60, BEAT), on(62, channel=1), off(62, BEAT, channel=1)], [on(50), off(50, BEAT)])
+    tracks = F0Tracks.from_midi(path)
+    assert tracks.n_voices == 2
+    assert_sung(sung(tracks, 0), [(60, 0, 0.5), (62, 0.5, 1)])
+
+
+@pytest.mark.parametrize(
+    ("tracks", "message"),
+    [
+        ([[named("x")]], "holds no notes; expected one track for each voice"),
+        ([[on(60), off(60)]], "holds no notes"),
+        ([[on(40, channel=9), off(40, BEAT, channel=9)]], "holds no notes"),
+        ([[tempo(16), on(60), off(61, 0x0FFFFFFF), off(60, 1)]], "hours; expected at most 24"),
+        ([[on(127), off(127, BEAT)]], "above 8000 Hz"),
+    ],
+)
+def test_midi_that_says_nothing_of_use(tmp_path, tracks, message):
+    with pytest.raises(F0Error, match=rf"song\.mid: .*{message}"):
+        F0Tracks.from_midi(midi(tmp_path, *tracks))
+
+
+@pytest.mark.parametrize("division", [0, -7400])
+def test_midi_in_film_frames(tmp_path, division):
+    content = bytearray(midi(tmp_path, [on(60), off(60, BEAT)]).read_bytes())
+    content[12:14] = division.to_bytes(2, "big", signed=True)
+    with pytest.raises(F0Error, match="film frames; expected ticks per beat"):
+        F0Tracks.from_midi(written(tmp_path, bytes(content), "film.mid"))
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 20, b"MThd", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk\0\0\xff\xff\0"])
+def test_midi_garbage(tmp_path, content):
+    with pytest.raises(F0Error, match=r"x\.mid: cannot be read as MIDI"):
+        F0Tracks.from_midi(written(tmp_path, content, "x.mid"))
+    with pytest.raises(F0Error, match="No such file"):
+        F0Tracks.from_midi(tmp_path / "none.mid")
+
+
+def test_midi_with_damaged_bytes_never_leaks_an_exception(tmp_path):
+    track = [named("x"), mido.MetaMessage("key_signature", key="C"), tempo(0.5)]
+    content = midi(tmp_path, [*track, *[message for n in range(20) for message in (on(60 + n), off(60 + n, 60))]])
+    original = content.read_bytes()
+    for _ in range(400):
+        damaged = bytearray(original)
+        for place in RNG.integers(14, len(damaged), 2):
+            damaged[place] = RNG.integers(256)
+        try:
+            found = F0Tracks.from_midi(written(tmp_path, bytes(damaged), "damaged.mid"))
+        except F0Error:
+            continue
+        assert np.isfinite(found.frequencies).all()

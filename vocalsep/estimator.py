@@ -1,0 +1,193 @@
+"""The parameter estimator: mixture and f0 tracks -> parameters of every voice's source-filter model.
+
+One network serves every voice; voices know of each other through what they look at (see `features`) and through
+the mean over voices that each block adds, so that any number of voices goes in and their order is immaterial.
+All layers are convolutions in time: a frame depends on 1 s around it, and pieces of a recording give what the
+whole gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vocalsep import weights
+from vocalsep.errors import WeightsError
+from vocalsep.features import LEVEL_REACH, FeatureLayout, extract
+from vocalsep.synthesizer.all_pole import lsf_from_logits
+from vocalsep.synthesizer.parameters import VoiceParameters
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """Size of the network and of what it sees and gives.
+
+    Parameters
+    ----------
+    channels
+        Width of the network.
+    dilations
+        Dilation in time of each block's convolution.
+    kernel_size
+        Frames that a convolution spans, odd.
+    order
+        Order of the vocal-tract filter, even.
+    noise_bands
+        Frequencies at which the noise is given.
+    n_harmonics, n_between, n_mels
+        See `features.FeatureLayout`.
+    """
+
+    channels: int = 192
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 1)
+    kernel_size: int = 7
+    order: int = 20
+    noise_bands: int = 16
+    n_harmonics: int = FeatureLayout.n_harmonics
+    n_between: int = FeatureLayout.n_between
+    n_mels: int = FeatureLayout.n_mels
+
+    @property
+    def layout(self) -> FeatureLayout:
+        """The features that the network reads."""
+        return FeatureLayout(self.n_harmonics, self.n_between, self.n_mels)
+
+    @property
+    def reach(self) -> int:
+        """Frames either side of a frame that its parameters depend on."""
+        return sum(self.dilations) * (self.kernel_size // 2) + LEVEL_REACH
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> EstimatorConfig:
+        """Read the configuration that a checkpoint carries.
+
+        Raises
+        ------
+        WeightsError
+            If it is not the configuration of an estimator, or a number is out of range.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(config) != names:
+            raise WeightsError(f"checkpoint is not one of an estimator: its settings are {', '.join(sorted(config))}")
+        try:
+            found = cls(**{**config, "dilations": tuple(int(d) for d in config["dilations"])})
+            numbers = [getattr(found, name) for name in names - {"dilations"}]
+        except TypeError as error:
+            raise WeightsError(f"checkpoint is not one of an estimator ({error})") from error
+        if not all(isinstance(number, int) and 0 < number <= 1024 for number in [*numbers, *found.dilations]):
+            raise WeightsError(f"estimator's settings are {dict(config)}; expected whole numbers from 1 to 1024")
+        if found.order % 2 or not found.kernel_size % 2 or len(found.dilations) > 32:
+            raise WeightsError(f"estimator's settings are {dict(config)}; expected an even order and an odd kernel")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration for a checkpoint."""
+        return asdict(self)
+
+
+# Least distance between two LSFs: a resonance is then at least about 20 Hz wide.
+_MIN_LSF_SPACING = 0.01  # rad, 25 Hz
+# Level of the outputs where the network says 0, relative to the mixture's frame level (RMS over bins).
+_GAIN_OFFSET = 0.0
+_NOISE_OFFSET = -4.0
+
+
+class Block(nn.Module):
+    """Depthwise convolution in time, then a mix of channels that also hears the mean over voices."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
+        super().__init__()
+        padding = dilation * (kernel_size // 2)
+        self.depthwise = nn.Conv1d(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.own = nn.Linear(channels, 2 * channels)
+        self.others = nn.Linear(channels, 2 * channels, bias=False)
+        self.project = nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, voices, frames, channels) to the same shape."""
+        batch, voices, frames, channels = x.shape
+        y = self.depthwise(x.reshape(-1, frames, channels).transpose(1, 2)).transpose(1, 2)
+        y = self.norm(y).reshape(batch, voices, frames, channels)
+        y = self.own(y) + self.others(y.mean(dim=1, keepdim=True))
+        return x + self.project(nn.functional.gelu(y))
+
+
+class Estimator(nn.Module):
+    """The network.
+
+    Parameters
+    ----------
+    config
+        Its size.
+    """
+
+    def __init__(self, config: EstimatorConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or EstimatorConfig()
+        width = self.config.channels
+        self.embed = nn.Sequential(nn.Linear(self.config.layout.size, width), nn.LayerNorm(width), nn.GELU())
+        self.blocks = nn.Sequential(
+            *(Block(width, self.config.kernel_size, dilation) for dilation in self.config.dilations)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1 + self.config.order + 1 + self.config.noise_bands)
+
+    def forward(self, mixture: Tensor, f0: Tensor) -> VoiceParameters:
+        """Estimate the parameters of every voice.
+
+        Parameters
+        ----------
+        mixture
+            Shape (batch, samples) at 16 kHz.
+        f0
+            Hz, shape (batch, voices, frames), 0 = unvoiced; frames = 1 + samples // 256.
+
+        Returns
+        -------
+        VoiceParameters
+            With leading axis batch.
+        """
+        features = extract(mixture, f0, self.config.layout)
+        y = self.head(self.norm(self.blocks(self.embed(features.values))))  # (batch, voices, frames, outputs)
+        gain, spacings, noise = y.split([1, self.config.order + 1, self.config.noise_bands], dim=-1)
+        log_level = features.log_level
+        return VoiceParameters(
+            f0=f0,
+            log_gain=log_level + _GAIN_OFFSET + gain[..., 0].clamp(-12, 12),
+            lsf=lsf_from_logits(spacings, _MIN_LSF_SPACING),
+            log_noise=log_level[..., None] + _NOISE_OFFSET + noise.clamp(-12, 12),
+        )
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Return the number of trainable parameters of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@lru_cache(maxsize=4)
+def load_estimator(model: str, device: str = "cpu") -> Estimator:
+    """Load an estimator by its name in the manifest or from a .safetensors file, ready for inference.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are unknown, missing, corrupt, or not those of an estimator.
+    """
+    checkpoint = weights.load(model)
+    network = Estimator(EstimatorConfig.from_json(checkpoint.config))
+    try:
+        network.load_state_dict(checkpoint.tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {model!r} do not fit the estimator ({error})") from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in checkpoint.tensors.values()):
+        raise WeightsError(f"weights {model!r} hold values that are not finite; the file is damaged")
+    return network.eval().requires_grad_(False).to(device)
+
+
+__all__ = ["Block", "Estimator", "EstimatorConfig", "load_estimator", "parameter_count"]

@@ -1,0 +1,118 @@
+"""Scale-invariant signal-to-distortion ratio, plain and by the protocol of the published figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vocalsep.errors import AudioError
+
+MIN_FRAME_ENERGY = 10.0
+"""Sum of squares below which the protocol drops a frame of the reference as silent."""
+EXCERPT_SECONDS = 4.0
+FRAME_SECONDS = 1.0
+
+
+def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
+    """Return the scale-invariant signal-to-distortion ratio in dB.
+
+    J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey, "SDR - half-baked or well done?", ICASSP 2019:
+    10 log10(||a s||^2 / ||a s - e||^2) with a = <e, s> / ||s||^2.
+
+    Parameters
+    ----------
+    reference, estimate
+        s and e, shape (..., samples).
+
+    Returns
+    -------
+    ndarray
+        Shape (...); -inf for an estimate without any of the reference, NaN for a silent reference.
+
+    Raises
+    ------
+    AudioError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> round(float(si_sdr([1.0, 0.0, -1.0, 0.0], [1.0, 0.1, -1.0, 0.1])), 6)
+    20.0
+    """
+    s, e = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
+    if s.shape != e.shape:
+        raise AudioError(f"reference has shape {s.shape} and estimate {e.shape}; expected the same")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = (s * e).sum(axis=-1) / (s**2).sum(axis=-1)
+        target = scale[..., None] * s
+        ratio: NDArray[np.float64] = 10 * np.log10((target**2).sum(axis=-1) / ((target - e) ** 2).sum(axis=-1))
+    return ratio
+
+
+@dataclass(frozen=True)
+class Scores:
+    """SI-SDR in dB of each frame that counts, of one or more voices."""
+
+    values: NDArray[np.float64]
+
+    @property
+    def mean(self) -> float:
+        """Mean over frames; NaN if none counts."""
+        return float(np.mean(self.values)) if self.values.size else float("nan")
+
+    @property
+    def median(self) -> float:
+        """Median over frames; NaN if none counts."""
+        return float(np.median(self.values)) if self.values.size else float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} / {self.median:.2f}"
+
+
+def frame_scores(
+    references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike, sample_rate: int
+) -> tuple[Scores, ...]:
+    """Score stems as the published figures are (US, section V): SI-SDR of frames of 1 s.
+
+    The recording is cut into excerpts of 4 s, of which the first is skipped; in each, the mixture is normalised to
+    a peak of 1 and the references with it; frames whose reference then has an energy (sum of squares) below 10 are
+    dropped. What is left at the end is not counted.
+
+    Parameters
+    ----------
+    references, estimates
+        Shape (voices, samples).
+    mixture
+        Shape (samples,).
+    sample_rate
+        Hz.
+
+    Returns
+    -------
+    tuple of Scores
+        One for each voice.
+    """
+    s, e = np.asarray(references, dtype=np.float64), np.asarray(estimates, dtype=np.float64)
+    x = np.asarray(mixture, dtype=np.float64)
+    if s.ndim != 2 or s.shape != e.shape or x.shape != s.shape[1:]:
+        raise AudioError(
+            f"references have shape {s.shape}, estimates {e.shape}, mixture {x.shape}; expected (voices, samples) "
+            "twice and (samples,)"
+        )
+    excerpt, frame = int(EXCERPT_SECONDS * sample_rate), int(FRAME_SECONDS * sample_rate)
+    values: list[list[float]] = [[] for _ in s]
+    for start in range(excerpt, s.shape[1] - excerpt + 1, excerpt):
+        peak = np.abs(x[start : start + excerpt]).max()
+        for first in range(start, start + excerpt, frame):
+            part = slice(first, first + frame)
+            loud = (s[:, part] ** 2).sum(axis=1) >= MIN_FRAME_ENERGY * peak**2
+            for voice in np.flatnonzero(loud & (peak > 0)):
+                values[voice].append(float(si_sdr(s[voice, part], e[voice, part])))
+    return tuple(Scores(np.array(row)) for row in values)
+
+
+def overall(scores: tuple[Scores, ...]) -> Scores:
+    """Return the frames of several voices as one."""
+    return Scores(np.concatenate([score.values for score in scores]))

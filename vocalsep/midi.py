@@ -1,0 +1,174 @@
+"""Read the notes of a MIDI file as f0: the behaviour behind `F0Tracks.from_midi`.
+
+A voice is a track with notes, or, where only one track has notes (type-0 files), a channel. Equal temperament,
+A4 = 440 Hz; pitch bend is not looked at. Channel 10 is percussion (General MIDI) and left out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vocalsep.errors import F0Error
+from vocalsep.voices import to_voice_name
+
+if TYPE_CHECKING:
+    import mido
+
+_PERCUSSION = 9  # MIDI's channel 10, counted from 0
+_MAX_SECONDS = 24 * 3600.0
+
+
+class Note(NamedTuple):
+    """A note of one voice."""
+
+    start: float
+    """Seconds."""
+    end: float
+    """Seconds."""
+    f0: float
+    """Hz."""
+
+
+def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Return f0 in Hz, shape (voices, frames), 0 = unvoiced, and the names of the voices.
+
+    Parameters
+    ----------
+    source
+        The file.
+    names
+        Names of the voices, or None for those of the tracks. Voices are in the order of the file, unless `names` are
+        the names of its tracks in another order.
+    hop
+        Seconds between frames.
+
+    Raises
+    ------
+    F0Error
+        If the file is not MIDI, has no notes, lasts more than a day or has another number of voices than `names`.
+    """
+    parts = _parts(source)
+    if not parts:
+        raise F0Error(f"{source}: holds no notes; expected one track for each voice")
+    if names is not None and len(names) != len(parts):
+        raise F0Error(f"{source}: has {len(parts)} voices with notes; expected {len(names)} ({', '.join(names)})")
+    own = _unique([to_voice_name(name, f"voice{index + 1}") for index, (name, _) in enumerate(parts)])
+    chosen = own if names is None else list(names)
+    folded = [name.casefold() for name in own]
+    if sorted(folded) == sorted(name.casefold() for name in chosen):
+        parts = [parts[folded.index(name.casefold())] for name in chosen]
+    duration = max(note.end for _, notes in parts for note in notes)
+    if duration > _MAX_SECONDS:
+        raise F0Error(f"{source}: lasts {duration / 3600:.0f} hours; expected at most 24")
+    f0 = np.zeros((len(parts), int(np.ceil(duration / hop)) + 1), dtype=np.float32)
+    for row, (_, notes) in zip(f0, parts, strict=True):
+        for note in notes:
+            row[int(np.ceil(note.start / hop - 1e-6)) : int(np.ceil(note.end / hop - 1e-6))] = note.f0
+    return f0, tuple(chosen)
+
+
+def _parts(source: Path) -> list[tuple[str, list[Note]]]:
+    import mido
+
+    try:
+        midi = mido.MidiFile(source)
+        seconds = _clock(midi)
+        tracks = [(_name(track), _notes(track)) for track in midi.tracks]
+    except OSError as error:
+        raise F0Error(f"{source}: cannot be read as MIDI ({error.strerror or error})") from error
+    except Exception as error:  # mido checks little: damaged bytes end in any exception
+        raise F0Error(f"{source}: cannot be read as MIDI ({error or 'it ends early'}); expected a .mid file") from error
+    tracks = [(name, channels) for name, channels in tracks if channels]
+    if len(tracks) == 1 and len(tracks[0][1]) > 1:
+        tracks = [("", {channel: notes}) for channel, notes in sorted(tracks[0][1].items())]
+    return [(name, _one_voice([n for notes in channels.values() for n in notes], seconds)) for name, channels in tracks]
+
+
+def _name(track: mido.MidiTrack) -> str:
+    name = str(track.name)
+    try:
+        # mido reads Latin-1, as the standard has it; most programs write UTF-8.
+        return name.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return name
+
+
+def _notes(track: mido.MidiTrack) -> dict[int, list[tuple[int, int, int]]]:
+    """Return the notes of a track by channel as (start tick, end tick, note number)."""
+    notes: dict[int, list[tuple[int, int, int]]] = {}
+    sounding: dict[tuple[int, int], int] = {}
+    tick = 0
+    for tick, message in _with_ticks(track):
+        if message.type not in ("note_on", "note_off") or message.channel == _PERCUSSION:
+            continue
+        key = (message.channel, message.note)
+        if message.type == "note_on" and message.velocity > 0:
+            sounding.setdefault(key, tick)
+        elif key in sounding:
+            notes.setdefault(message.channel, []).append((sounding.pop(key), tick, message.note))
+    for (channel, number), start in sounding.items():  # never released: they last to the end of the track
+        notes.setdefault(channel, []).append((start, tick, number))
+    found = {channel: [note for note in heard if note[1] > note[0]] for channel, heard in notes.items()}
+    return {channel: heard for channel, heard in found.items() if heard}
+
+
+def _one_voice(notes: list[tuple[int, int, int]], seconds: Callable[[int], float]) -> list[Note]:
+    """Return notes by start, each cut where the next one starts; of those that start together the highest."""
+    highest = {start: (end, number) for start, end, number in sorted(notes, key=lambda note: (note[0], note[2]))}
+    starts = sorted(highest)
+    voice = []
+    for start, following in zip(starts, [*starts[1:], None], strict=True):
+        end, number = highest[start]
+        end = end if following is None else min(end, following)
+        voice.append(Note(seconds(start), seconds(end), 440.0 * 2 ** ((number - 69) / 12)))
+    return voice
+
+
+def _with_ticks(track: mido.MidiTrack) -> Iterable[tuple[int, mido.Message]]:
+    tick = 0
+    for message in track:
+        tick += message.time
+        yield tick, message
+
+
+def _clock(midi: mido.MidiFile) -> Callable[[int], float]:
+    """Return the function from ticks to seconds; MIDI starts at 120 beats a minute, tempo changes hold for all."""
+    if midi.ticks_per_beat <= 0:
+        raise ValueError("its time is in film frames; expected ticks per beat")
+    changes = [
+        (tick, message.tempo)
+        for track in midi.tracks
+        for tick, message in _with_ticks(track)
+        if message.type == "set_tempo"
+    ]
+    ticks, times, tempos = [0], [0.0], [500_000]
+    for tick, tempo in sorted(changes, key=lambda change: change[0]):
+        times.append(times[-1] + (tick - ticks[-1]) * tempos[-1] * 1e-6 / midi.ticks_per_beat)
+        ticks.append(tick)
+        tempos.append(tempo)
+
+    def seconds(tick: int) -> float:
+        last = bisect_right(ticks, tick) - 1
+        return float(times[last] + (tick - ticks[last]) * tempos[last] * 1e-6 / midi.ticks_per_beat)
+
+    return seconds
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Return the names with numbers on those that occur more than once: alto, alto -> alto1, alto2."""
+    folded = [name.casefold() for name in names]
+    taken = {name for name in folded if folded.count(name) == 1}
+    unique = []
+    for name in names:
+        if folded.count(name.casefold()) > 1:
+            number = next(n for n in range(1, len(names) * 2) if f"{name}{n}".casefold() not in taken)
+            name = f"{name}{number}"
+            taken.add(name.casefold())
+        unique.append(name)
+    return unique

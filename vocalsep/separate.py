@@ -1,0 +1,510 @@
+"""Separation end to end: f0 tracks -> parameters -> masks -> stems that add up to the recording.
+
+The rungs: `Separator.separate` and `separate` take arrays, `separate_file` a file, `separate_files` files to files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from vocalsep import audio as audio_io
+from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate, validate_sample_rate, validate_waveform
+from vocalsep.errors import F0Error, ParameterError
+from vocalsep.estimator import load_estimator
+from vocalsep.masks import residual_gate, soft_masks
+from vocalsep.spectrum import InverseStft, StftGrid, stft
+from vocalsep.synthesizer import VoiceParameters, voice_power
+from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
+from vocalsep.voices import VoicesLike, parse_voices
+
+DEFAULT_MODEL = "default"
+RESIDUAL = "residual"
+"""Name of the stem of what sounds while no voice sings."""
+FILENAME = "{track}/{stem}.{ext}"
+
+_PEAK = 0.5  # full scale that recordings are brought to before estimation, as in training
+_CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
+_CONTEXT = 8  # frames beside those the network reaches: half a window of the STFT that it looks at
+_BLOCK_FRAMES = 64  # frames (1 s) whose masks are rendered at once
+
+F0sLike: TypeAlias = "F0Tracks | ArrayLike | None"
+ProgressCallback: TypeAlias = Callable[[str, float], None]
+"""Called with the name of the stage ("f0", "parameters", "masks") and the fraction of it that is done."""
+
+
+def _no_progress(stage: str, fraction: float) -> None:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class Separation:
+    """The voices of a recording.
+
+    Parameters
+    ----------
+    stems
+        Voice name -> waveform, float32, in the shape of the input: (samples,) or (channels, samples). They add up
+        to the recording.
+    f0
+        The f0 tracks that the separation rests on, on the 16-ms grid.
+    sample_rate
+        Hz, that of the recording.
+    """
+
+    stems: Mapping[str, Float32]
+    f0: F0Tracks
+    sample_rate: int
+
+    @property
+    def confidence(self) -> Float32 | None:
+        """How sure the f0 tracker was, in [0, 1], shape (voices, frames); None for f0s that were given bare."""
+        return self.f0.confidence
+
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        track: str = "",
+        filename: str = "{stem}.{ext}",
+        audio_format: str = "wav",
+        bit_depth: str = "16",
+    ) -> list[Path]:
+        """Write the stems and return their paths.
+
+        Parameters
+        ----------
+        folder
+            Where to; made if it is missing.
+        track
+            What {track} stands for in `filename`: usually the name of the recording.
+        filename
+            Template of the path of a stem inside `folder`, with {track}, {stem} and {ext}.
+        audio_format
+            "wav", "flac", "ogg" or "mp3".
+        bit_depth
+            "16", "24" or "float32" (wav).
+
+        Raises
+        ------
+        ParameterError
+            If the template or the format cannot be used.
+        AudioError
+            If a file cannot be written.
+        """
+        paths = stem_paths(folder, self.stems, track=track, filename=filename, audio_format=audio_format)
+        audio_io.validate_format(audio_format, bit_depth)
+        for path, stem in zip(paths, self.stems.values(), strict=True):
+            audio_io.write(path, stem, self.sample_rate, bit_depth=bit_depth)
+        return paths
+
+
+def stem_paths(
+    folder: str | os.PathLike[str],
+    stems: Iterable[str],
+    *,
+    track: str,
+    filename: str = FILENAME,
+    audio_format: str = "wav",
+) -> list[Path]:
+    """Return where the stems of a track go.
+
+    Raises
+    ------
+    ParameterError
+        If the template has unknown fields, leads out of `folder`, or gives two stems one path.
+    """
+    try:
+        names = [filename.format(track=track, stem=stem, ext=audio_format) for stem in stems]
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ParameterError(
+            f"filename is {filename!r} ({error!r}); expected a template of {{track}}, {{stem}} and {{ext}}"
+        ) from error
+    paths = [Path(folder) / name for name in names]
+    if len(set(paths)) < len(paths):
+        raise ParameterError(f"filename is {filename!r}, the same for every stem; expected {{stem}} in it")
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+        raise ParameterError(f"filename is {filename!r}, which leads out of the folder {folder}")
+    if any(path.suffix.lower() != f".{audio_format}" for path in paths):
+        raise ParameterError(f"filename is {filename!r}; expected it to end in .{{ext}}")
+    return paths
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu", "cuda" or "mps" for what a user asks for; "auto" takes CUDA where there is one, else the CPU.
+
+    Raises
+    ------
+    ParameterError
+        If the device is unknown or not on this machine.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    kind = device.split(":")[0]
+    if kind not in available:
+        raise ParameterError(f"device is {device!r}; expected auto, {', '.join(available)}")
+    if not available[kind]:
+        raise ParameterError(f"device is {device!r}, which this machine or this build of PyTorch does not have")
+    return device
+
+
+class Separator:
+    """A separator whose network is loaded once, for many recordings.
+
+    Parameters
+    ----------
+    model
+        Name in the manifest of weights, or path of a .safetensors file.
+    device
+        "auto", "cpu", "cuda" or "mps".
+
+    Raises
+    ------
+    WeightsError
+        If the weights are unknown, missing or corrupt.
+    ParameterError
+        If the device is not there.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> None:
+        self.device = resolve_device(device)
+        self.network = load_estimator(os.fspath(model), self.device)
+
+    def separate(
+        self,
+        audio: ArrayLike,
+        f0s: F0sLike = None,
+        *,
+        sample_rate: int = MODEL_SAMPLE_RATE,
+        voices: VoicesLike | None = None,
+        residual: bool = False,
+        progress: ProgressCallback = _no_progress,
+    ) -> Separation:
+        """Take a recording apart; see `vocalsep.separate`."""
+        rate = validate_sample_rate(sample_rate)
+        waveform = validate_waveform(audio)
+        mono = to_model_rate(waveform, rate)
+        tracks = resolve_tracks(f0s, voices, mono, progress)
+        if residual and RESIDUAL in tracks.names:
+            raise ParameterError(f"a voice is named {RESIDUAL!r}, the name of the stem of what no voice sings")
+        parameters = self.estimate(mono, tracks, progress)
+        stems = self._cut(torch.from_numpy(waveform), rate, parameters, residual, progress)
+        names = [*tracks.names, RESIDUAL] if residual else tracks.names
+        shape = np.shape(audio)
+        return Separation(
+            {name: stem.reshape(shape) for name, stem in zip(names, stems.numpy(), strict=True)}, tracks, rate
+        )
+
+    def estimate(self, mono: Float32, tracks: F0Tracks, progress: ProgressCallback = _no_progress) -> VoiceParameters:
+        """Estimate the source parameters of every voice, relative to a recording with a peak of 0.5.
+
+        Parameters
+        ----------
+        mono
+            Shape (samples,) at 16 kHz.
+        tracks
+            F0 on the 16-ms grid, 1 + samples // 256 frames.
+        """
+        peak = float(np.abs(mono).max())
+        mixture = torch.from_numpy(mono * np.float32(_PEAK / peak) if peak > 0 else mono)
+        f0 = torch.from_numpy(tracks.frequencies)
+        reach = self.network.config.reach
+        parts = []
+        for first in range(0, tracks.n_frames, _CHUNK_FRAMES):
+            last = min(first + _CHUNK_FRAMES, tracks.n_frames)
+            # Context on both sides makes a chunk the same as the whole.
+            low, high = max(0, first - reach - _CONTEXT), min(tracks.n_frames, last + reach + _CONTEXT)
+            samples = mixture[low * HOP_LENGTH : high * HOP_LENGTH - 1]
+            with torch.inference_mode():
+                chunk = self.network(samples[None].to(self.device), f0[None, :, low:high].to(self.device))
+            parts.append(chunk.frames(first - low, last - low))
+            progress("parameters", last / tracks.n_frames)
+        return VoiceParameters.joined(parts).without_batch()
+
+    def _cut(
+        self,
+        waveform: torch.Tensor,
+        sample_rate: int,
+        parameters: VoiceParameters,
+        residual: bool,
+        progress: ProgressCallback,
+    ) -> torch.Tensor:
+        """Return the stems, shape (voices, channels, samples), and behind them the residual if it is asked for."""
+        grid = StftGrid.of_duration(sample_rate)
+        frames = min(grid.n_frames(waveform.shape[-1]), parameters.n_frames)
+        gate = residual_gate(parameters.f0) if residual else None
+        n_stems = parameters.f0.shape[0] + int(residual)
+        inverse = InverseStft(grid, (n_stems, *waveform.shape))
+        for first in range(0, frames, _BLOCK_FRAMES):
+            last = min(first + _BLOCK_FRAMES, frames)
+            with torch.inference_mode():
+                masks = soft_masks(voice_power(parameters, grid, first, last))  # (voices, bins, frames)
+                if gate is not None:
+                    sung = gate[first:last]
+                    masks = torch.cat([masks * sung, (1 - sung).expand(1, *masks.shape[1:])])
+                spectrum = stft(waveform, grid, first, last).to(self.device)  # (channels, bins, frames)
+                inverse.add((masks[:, None] * spectrum).cpu(), first)
+            progress("masks", last / frames)
+        return inverse.result()
+
+
+def resolve_tracks(
+    f0s: F0sLike, voices: VoicesLike | None, mono: Float32, progress: ProgressCallback = _no_progress
+) -> F0Tracks:
+    """Return f0 tracks on the grid of a recording, from what the user gave, or tracked in the recording.
+
+    Parameters
+    ----------
+    f0s
+        F0Tracks on any grid; an array (voices, frames) in Hz on the 16-ms grid; None to track.
+    voices
+        See `voices.parse_voices`. None takes the names of `f0s`, or SATB.
+    mono
+        The recording, shape (samples,) at 16 kHz.
+
+    Raises
+    ------
+    F0Error
+        If the f0s cannot be used, or do not fit the voices or the recording.
+    """
+    frames = 1 + len(mono) // HOP_LENGTH
+    if f0s is None:
+        from vocalsep.f0.polyphonic import track_polyphonic
+
+        progress("f0", 0.0)
+        tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, "SATB" if voices is None else voices)
+        progress("f0", 1.0)
+        return tracks
+    if isinstance(f0s, F0Tracks):
+        tracks = f0s
+        if voices is not None:
+            tracks = _named(tracks, [voice.name for voice in parse_voices(voices)])
+    else:
+        tracks = _tracks_of_array(f0s, voices)
+    if abs(tracks.n_frames * tracks.hop - frames * HOP) > max(_LENGTH_TOLERANCE * frames * HOP, _LENGTH_SLACK):
+        raise F0Error(
+            f"f0s last {tracks.n_frames * tracks.hop:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), "
+            f"the recording {len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
+        )
+    return tracks.resampled(HOP, frames)
+
+
+_LENGTH_SLACK = 1.0
+"""Seconds by which f0s may be shorter or longer than the recording: trackers differ in how they treat the end."""
+_LENGTH_TOLERANCE = 0.02
+
+
+def _tracks_of_array(f0s: ArrayLike, voices: VoicesLike | None) -> F0Tracks:
+    try:
+        frequencies = np.asarray(f0s, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
+    if frequencies.ndim == 1:
+        frequencies = frequencies[None]
+    if frequencies.ndim != 2 or not 1 <= len(frequencies) <= 16:
+        raise F0Error(f"f0s have shape {np.shape(f0s)}; expected (voices, frames) with 1 to 16 voices")
+    if voices is None:
+        voices = "SATB" if len(frequencies) == 4 else len(frequencies)
+    return F0Tracks(frequencies, tuple(voice.name for voice in parse_voices(voices)))
+
+
+def _named(tracks: F0Tracks, names: list[str]) -> F0Tracks:
+    """Return the tracks of the voices `names`: by name if they have those names, else in their order."""
+    if set(names) <= set(tracks.names):
+        return tracks.select(names)
+    if len(names) != tracks.n_voices:
+        raise F0Error(
+            f"f0s have {tracks.n_voices} voices ({', '.join(tracks.names)}); expected {len(names)} ({', '.join(names)})"
+        )
+    return F0Tracks(tracks.frequencies, tuple(names), tracks.hop, tracks.confidence)
+
+
+def separate(
+    audio: ArrayLike,
+    f0s: F0sLike = None,
+    *,
+    sample_rate: int = MODEL_SAMPLE_RATE,
+    voices: VoicesLike | None = None,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str = "auto",
+    residual: bool = False,
+    progress: ProgressCallback = _no_progress,
+) -> Separation:
+    """Take a recording of an ensemble apart into its voices.
+
+    K. Schulze-Forster, G. Richard, L. Kelley, C. Doire, R. Badeau, "Unsupervised Music Source Separation Using
+    Differentiable Parametric Source Models", arXiv 2201.09592.
+
+    Parameters
+    ----------
+    audio
+        Shape (samples,) or (channels, samples), full scale +-1.
+    f0s
+        F0 of every voice: an `F0Tracks`, or an array (voices, frames) in Hz on the 16-ms grid, 0 = unvoiced, rows
+        in the order of `voices`, high to low. None tracks them in the recording.
+    sample_rate
+        Hz.
+    voices
+        Part letters ("SATB", "SAB"), a list of names, or a number of voices. None means the names of `f0s`, or,
+        for a bare array, SATB if it has four rows and voice1, voice2, ... else; without `f0s`, SATB.
+    model
+        Name of weights in the manifest, or path of a .safetensors file.
+    device
+        "auto", "cpu", "cuda" or "mps".
+    residual
+        Whether to put what sounds while no voice sings into a stem of its own, "residual", instead of sharing it
+        among the voices.
+    progress
+        Called with the stage ("f0", "parameters", "masks") and the fraction done.
+
+    Returns
+    -------
+    Separation
+        Stems in the shape of `audio`, which they add up to.
+
+    Raises
+    ------
+    AudioError, F0Error, VoicesError, ParameterError, WeightsError
+        If something cannot be used; all of them are `VocalsepError`.
+
+    Examples
+    --------
+    Two tones, an octave and a fifth apart, with their f0 given:
+
+    >>> time = np.arange(16000) / 16000
+    >>> tones = [0.3 * np.sin(2 * np.pi * f * time) for f in (660.0, 220.0)]
+    >>> f0s = np.repeat([[660.0], [220.0]], 63, axis=1)
+    >>> result = separate(tones[0] + tones[1], f0s)
+    >>> list(result.stems)
+    ['voice1', 'voice2']
+    >>> bool(np.abs(sum(result.stems.values()) - (tones[0] + tones[1])).max() < 1e-6)
+    True
+    """
+    separator = Separator(model, device)
+    return separator.separate(audio, f0s, sample_rate=sample_rate, voices=voices, residual=residual, progress=progress)
+
+
+def separate_file(
+    path: str | os.PathLike[str],
+    f0s: F0sLike = None,
+    *,
+    voices: VoicesLike | None = None,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str = "auto",
+    residual: bool = False,
+    progress: ProgressCallback = _no_progress,
+) -> Separation:
+    """Take an audio file apart; everything but `path` is as in `separate`."""
+    waveform, sample_rate = audio_io.read(path)
+    return separate(
+        waveform,
+        f0s,
+        sample_rate=sample_rate,
+        voices=voices,
+        model=model,
+        device=device,
+        residual=residual,
+        progress=progress,
+    )
+
+
+def separate_files(
+    paths: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    voices: VoicesLike | None = None,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    device: str = "auto",
+    residual: bool = False,
+    filename: str = FILENAME,
+    audio_format: str = "wav",
+    bit_depth: str = "16",
+    overwrite: bool = False,
+    progress: ProgressCallback = _no_progress,
+) -> dict[Path, list[Path]]:
+    """Take several files apart and write their stems; the network is loaded once.
+
+    Parameters
+    ----------
+    paths
+        Audio files.
+    out
+        Folder of the stems.
+    filename, audio_format, bit_depth
+        See `Separation.save`; {track} is the name of the file without its suffix.
+    overwrite
+        Whether stems that exist already are written again; else such a recording is an error.
+
+    Returns
+    -------
+    dict
+        Recording -> paths of its stems.
+
+    Raises
+    ------
+    ParameterError
+        If stems exist and `overwrite` is not set, or two recordings would write the same stems. Nothing is
+        separated then.
+    """
+    sources = [Path(path) for path in paths]
+    names = _stem_names(voices, residual)
+    planned = plan_outputs(sources, out, names, filename=filename, audio_format=audio_format, overwrite=overwrite)
+    audio_io.validate_format(audio_format, bit_depth)
+    separator = Separator(model, device)
+    for source in planned:
+        waveform, sample_rate = audio_io.read(source)
+        result = separator.separate(
+            waveform, sample_rate=sample_rate, voices=voices, residual=residual, progress=progress
+        )
+        result.save(out, track=source.stem, filename=filename, audio_format=audio_format, bit_depth=bit_depth)
+    return planned
+
+
+def _stem_names(voices: VoicesLike | None, residual: bool) -> list[str]:
+    names = [voice.name for voice in parse_voices("SATB" if voices is None else voices)]
+    return [*names, RESIDUAL] if residual else names
+
+
+def plan_outputs(
+    sources: Iterable[Path],
+    out: str | os.PathLike[str],
+    stems: Iterable[str],
+    *,
+    filename: str = FILENAME,
+    audio_format: str = "wav",
+    overwrite: bool = False,
+) -> dict[Path, list[Path]]:
+    """Return the paths of the stems of each recording, before anything is written.
+
+    Raises
+    ------
+    ParameterError
+        If two recordings would write the same file, a stem would replace a recording, or a stem exists and
+        `overwrite` is not set.
+    """
+    stems = list(stems)
+    planned = {
+        source: stem_paths(out, stems, track=source.stem, filename=filename, audio_format=audio_format)
+        for source in sources
+    }
+    owner: dict[Path, Path] = {source.resolve(): source for source in planned}
+    for source, targets in planned.items():
+        for target in targets:
+            other = owner.setdefault(target.resolve(), source)
+            if other is not source or target.resolve() == source.resolve():
+                raise ParameterError(f"{source} and {other} would both be {target}; use --filename or another folder")
+            if target.exists() and not overwrite:
+                raise ParameterError(f"{target} exists; use --overwrite to replace it or -o for another folder")
+    return planned

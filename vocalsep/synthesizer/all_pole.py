@@ -1,0 +1,89 @@
+r"""The all-pole vocal-tract filter in terms of its line spectral frequencies (LSFs).
+
+An all-pole filter 1/A(z) of even order p is given by p frequencies 0 < w_1 < ... < w_p < pi: the angles of the
+roots of P(z) = A(z) + z^-(p+1) A(1/z) (odd i, besides the root at z = -1) and of Q(z) = A(z) - z^-(p+1) A(1/z)
+(even i, besides the root at z = 1), since A = (P + Q) / 2. Any such set is a stable filter, so an estimator needs
+no constraint but their order. Both P and Q have roots on the unit circle only, hence, with no polynomial at all,
+
+    |A(e^jw)|^2 = 2^p [ cos^2(w/2) prod_{i odd} (cos w - cos w_i)^2 + sin^2(w/2) prod_{i even} (cos w - cos w_i)^2 ].
+
+F. Itakura (1975), "Line spectrum representation of linear predictor coefficients of speech signals".
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-12  # keeps the log of a factor finite where w is an LSF
+
+
+def log_magnitude(lsf: Tensor, omega: Tensor) -> Tensor:
+    """Return ln |1 / A(e^jw)|, the filter's log-magnitude response. Its mean over frequency is 0.
+
+    Parameters
+    ----------
+    lsf
+        Line spectral frequencies in rad, shape (..., order), increasing, order even.
+    omega
+        Frequencies w in rad, shape (..., points); leading axes broadcast with those of `lsf`.
+
+    Returns
+    -------
+    Tensor
+        Shape (..., points).
+
+    Examples
+    --------
+    LSFs equally spaced over (0, pi) make no filter at all.
+
+    >>> flat = torch.arange(1, 5, dtype=torch.float64) * math.pi / 5
+    >>> bool(log_magnitude(flat, torch.tensor([0.1, 1.0, 3.0])).abs().max() < 1e-6)
+    True
+    """
+    order = lsf.shape[-1]
+    factors = torch.log((torch.cos(omega)[..., None] - torch.cos(lsf)[..., None, :]) ** 2 + _TINY)
+    odd, even = factors[..., 0::2].sum(dim=-1), factors[..., 1::2].sum(dim=-1)
+    half = omega / 2
+    log_p = torch.log(torch.cos(half) ** 2 + _TINY) + odd
+    log_q = torch.log(torch.sin(half) ** 2 + _TINY) + even
+    return -0.5 * (order * math.log(2) + torch.logaddexp(log_p, log_q))
+
+
+def lsf_from_logits(logits: Tensor, min_spacing: float) -> Tensor:
+    """Return ordered LSFs from unconstrained numbers: softmax spacings, accumulated.
+
+    Parameters
+    ----------
+    logits
+        Shape (..., order + 1): the spacings from 0 over the LSFs to pi.
+    min_spacing
+        Least distance between two neighbours in rad; it bounds how sharp a resonance can be.
+
+    Returns
+    -------
+    Tensor
+        Shape (..., order), increasing, in (0, pi).
+    """
+    parts = logits.shape[-1]
+    spacing = min_spacing + (math.pi - parts * min_spacing) * torch.softmax(logits, dim=-1)
+    return torch.cumsum(spacing, dim=-1)[..., :-1]
+
+
+def polynomial(lsf: Tensor) -> Tensor:
+    """Return the coefficients 1, a_1, ..., a_p of A(z), shape (..., order + 1), for filters in the time domain."""
+    p = _product(lsf[..., 0::2], torch.tensor([1.0, 1.0], dtype=lsf.dtype, device=lsf.device))
+    q = _product(lsf[..., 1::2], torch.tensor([1.0, -1.0], dtype=lsf.dtype, device=lsf.device))
+    return ((p + q) / 2)[..., :-1]  # the highest terms cancel
+
+
+def _product(angles: Tensor, start: Tensor) -> Tensor:
+    """Multiply `start` by 1 - 2 cos(w_i) z^-1 + z^-2 for each angle."""
+    result = start.expand(*angles.shape[:-1], 2)
+    for index in range(angles.shape[-1]):
+        middle = -2 * torch.cos(angles[..., index : index + 1])
+        padded = torch.nn.functional.pad(result, (0, 2))
+        result = padded + middle * padded.roll(1, -1) + padded.roll(2, -1)
+    return result

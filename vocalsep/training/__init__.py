@@ -1,0 +1,1 @@
+"""Training of the parameter estimator: from mixtures alone, or from random mixtures of single singers."""

@@ -1,0 +1,120 @@
+"""Augmentation of single-singer excerpts and their mixtures: pitch, formants, level, equalisation, room, noise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, resample
+from vocalsep.spectrum import StftGrid, istft, mel_points, stft
+from vocalsep.tracks import F0Tracks
+
+_CEPSTRUM_CUT = 0.0016
+"""Seconds of quefrency that make the spectral envelope: shorter than the period of a note of 600 Hz."""
+
+
+def shift_by_resampling(waveform: Float32, tracks: F0Tracks, semitones: float) -> tuple[Float32, F0Tracks]:
+    """Transpose a recording, formants and tempo with it, as a tape played faster; its f0 tracks follow.
+
+    Parameters
+    ----------
+    waveform
+        Shape (samples,) at 16 kHz.
+    tracks
+        Its f0 on the 16-ms grid.
+    semitones
+        Upwards if positive.
+    """
+    if semitones == 0:
+        return waveform, tracks
+    ratio = 2 ** (semitones / 12)
+    # Rates are whole numbers: these hold the ratio to within 0.1 cent.
+    rate = round(100_000 * ratio)
+    shifted, ratio = resample(waveform, rate, 100_000)[0], rate / 100_000
+    frames = 1 + len(shifted) // round(tracks.hop * MODEL_SAMPLE_RATE)
+    slow = F0Tracks(tracks.frequencies * ratio, tracks.names, tracks.hop / ratio).resampled(tracks.hop, frames)
+    return shifted, slow
+
+
+def shift_formants(waveform: Tensor, ratio: float) -> Tensor:
+    """Move the spectral envelope of a voice by a factor, leaving its harmonics where they are.
+
+    The envelope is the spectrum's low quefrencies; each frame is filtered by envelope(f / ratio) / envelope(f).
+
+    Parameters
+    ----------
+    waveform
+        Shape (..., samples) at 16 kHz.
+    ratio
+        Above 1 for a smaller vocal tract.
+    """
+    grid = StftGrid.of_duration(MODEL_SAMPLE_RATE, window=0.064)
+    spectrum = stft(waveform, grid).transpose(-1, -2)  # (..., frames, bins)
+    cepstrum = torch.fft.irfft(torch.log(spectrum.abs() + 1e-5))
+    cut = int(_CEPSTRUM_CUT * MODEL_SAMPLE_RATE)
+    cepstrum[..., cut : cepstrum.shape[-1] - cut + 1] = 0
+    envelope = torch.fft.rfft(cepstrum).real  # natural log
+    position = (torch.arange(grid.n_bins) / ratio).clamp(max=grid.n_bins - 1.001)
+    left = position.long()
+    weight = position - left
+    moved = envelope[..., left] * (1 - weight) + envelope[..., left + 1] * weight
+    filtered = spectrum * torch.exp((moved - envelope).clamp(-4, 4))
+    return istft(filtered.transpose(-1, -2), grid, waveform.shape[-1])
+
+
+def equalise(waveform: Tensor, rng: Generator, strength_db: float = 6.0) -> Tensor:
+    """Filter each waveform by a smooth random curve: normally distributed gains at 8 mel-spaced frequencies.
+
+    Parameters
+    ----------
+    waveform
+        Shape (..., samples) at 16 kHz.
+    rng
+        Source of chance.
+    strength_db
+        Standard deviation of the gains in dB.
+    """
+    samples = waveform.shape[-1]
+    spectrum = torch.fft.rfft(waveform)
+    points = mel_points(8, 0.0, MODEL_SAMPLE_RATE / 2).numpy()
+    frequency = np.linspace(0, MODEL_SAMPLE_RATE / 2, spectrum.shape[-1])
+    gains = rng.normal(0, strength_db, (math.prod(waveform.shape[:-1]), len(points)))
+    curves = np.stack([np.interp(frequency, points, row) for row in gains]).reshape(spectrum.shape)
+    factor = torch.from_numpy(10 ** (curves / 20)).to(waveform.dtype)
+    return torch.fft.irfft(spectrum * factor, n=samples)
+
+
+def reverberate(waveform: Tensor, rng: Generator) -> Tensor:
+    """Put waveforms of shape (..., samples) into one random room: direct sound, then noise that decays.
+
+    Reverberation time 0.2 to 1.5 s, direct-to-reverberant ratio 0 to 15 dB, early gap 2 to 20 ms.
+    """
+    reverberation_time, ratio_db = rng.uniform(0.2, 1.5), rng.uniform(0, 15)
+    length = int(reverberation_time * MODEL_SAMPLE_RATE)
+    time = np.arange(length) / MODEL_SAMPLE_RATE
+    tail = rng.normal(size=length) * 10 ** (-3 * time / reverberation_time)
+    tail[: int(rng.uniform(0.002, 0.02) * MODEL_SAMPLE_RATE)] = 0
+    tail *= 10 ** (-ratio_db / 20) / math.sqrt((tail**2).sum() + 1e-12)
+    tail[0] = 1.0
+    samples = waveform.shape[-1]
+    n_fft = 1 << (samples + length).bit_length()
+    response = torch.fft.rfft(torch.from_numpy(tail).to(waveform.dtype), n=n_fft)
+    return torch.fft.irfft(torch.fft.rfft(waveform, n=n_fft) * response, n=n_fft)[..., :samples]
+
+
+def add_noise(mixture: Tensor, rng: Generator) -> Tensor:
+    """Add white or low-pass noise 30 to 70 dB below each mixture of shape (batch, samples)."""
+    noise = torch.from_numpy(rng.normal(size=mixture.shape).astype(np.float32))
+    if rng.random() < 0.5:
+        noise = torch.cumsum(noise, dim=-1)
+        noise = (
+            noise
+            - torch.nn.functional.avg_pool1d(noise[:, None], 401, stride=1, padding=200, count_include_pad=False)[:, 0]
+        )
+    level_db = torch.from_numpy(rng.uniform(-70, -30, (len(mixture), 1)).astype(np.float32))
+    scale = mixture.std(dim=-1, keepdim=True) / noise.std(dim=-1, keepdim=True).clamp_min(1e-9)
+    return mixture + noise * scale * 10 ** (level_db / 20)

@@ -1,0 +1,229 @@
+"""The training loop: Adam on the unsupervised loss, with validation, early stopping, checkpoints and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from vocalsep import weights
+from vocalsep.errors import ParameterError, WeightsError
+from vocalsep.estimator import Estimator, EstimatorConfig
+from vocalsep.training.data import Batch, Source
+from vocalsep.training.losses import mixture_loss
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Parameters
+    ----------
+    steps
+        Optimisation steps; the learning rate reaches 0 at the last.
+    batch_size
+        Excerpts in a step.
+    learning_rate
+        Of Adam, after a warm-up.
+    weight_decay
+        Decoupled, on matrices only.
+    average
+        Decay of the running mean of the weights, which is what is validated and kept.
+    seed
+        Of everything left to chance.
+    validate_every
+        Steps between validations.
+    patience
+        Validations without a better loss after which training stops.
+    validation_batches
+        Batches, drawn once, on which the loss is validated.
+    """
+
+    steps: int = 2000
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    average: float = 0.998
+    seed: int = 0
+    validate_every: int = 100
+    patience: int = 8
+    validation_batches: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.validate_every, self.patience, self.validation_batches) < 1:
+            raise ParameterError("steps, batch size, validation interval and patience must be 1 or more")
+
+
+_WARM_UP = 100  # steps
+_MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass
+class Progress:
+    """Where a training run stands."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one estimator; `run` can be called again after a stop and goes on where it was.
+
+    Parameters
+    ----------
+    config
+        How to train.
+    network
+        What to train; a new one of `estimator_config` by default.
+    training, validation
+        Where excerpts come from.
+    folder
+        For `state.safetensors` (to resume) and `best.safetensors` (the weights to use).
+    device
+        "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        training: Source,
+        validation: Source,
+        folder: Path,
+        *,
+        estimator_config: EstimatorConfig | None = None,
+        device: str = "cpu",
+    ) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.training = training
+        self.folder = folder
+        self.device = device
+        self.network = Estimator(estimator_config).to(device)
+        self.averaged = Estimator(estimator_config).to(device).requires_grad_(False)
+        self.averaged.load_state_dict(self.network.state_dict())
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+        )
+        self.rng = np.random.default_rng(config.seed)
+        held = np.random.default_rng(config.seed + 1)
+        self.validation_set = [validation.draw(held, config.batch_size) for _ in range(config.validation_batches)]
+        self.progress = Progress()
+
+    def run(self, *, report: Callable[[str], None] = lambda _: None, quiet: bool = False) -> Progress:
+        """Train to the last step or until validation stops improving, and return where that was.
+
+        Parameters
+        ----------
+        report
+            Called with a line of text at each validation.
+        quiet
+            Whether to leave out the progress bar.
+        """
+        bar = tqdm(total=self.config.steps, initial=self.progress.step, unit="step", disable=quiet)
+        with bar:
+            while self.progress.step < self.config.steps:
+                started = time.perf_counter()
+                loss = self._step(self.training.draw(self.rng, self.config.batch_size))
+                self.progress.step += 1
+                self.progress.seconds += time.perf_counter() - started
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.3f}")
+                if self.progress.step % self.config.validate_every == 0 or self.progress.step == self.config.steps:
+                    report(self._validate())
+                    if self._stalled():
+                        report(f"no better loss for {self.config.patience} validations: stopped")
+                        break
+        return self.progress
+
+    def _step(self, batch: Batch) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._rate(self.progress.step)
+        self.network.train()
+        loss = self._loss(self.network, batch)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MAX_GRADIENT_NORM)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        # Early on the mean follows the weights closely; a fixed decay would drag the first steps along.
+        decay = min(self.config.average, (1 + self.progress.step) / (10 + self.progress.step))
+        with torch.no_grad():
+            for mean, current in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(current, 1 - decay)
+        return float(loss.detach())
+
+    def _rate(self, step: int) -> float:
+        return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.config.steps))
+
+    def _loss(self, network: Estimator, batch: Batch) -> Tensor:
+        mixture = batch.mixture.to(self.device)
+        return mixture_loss(network(mixture, batch.f0.to(self.device)), mixture)
+
+    def _validate(self) -> str:
+        self.averaged.eval()
+        with torch.no_grad():
+            loss = float(np.mean([float(self._loss(self.averaged, batch)) for batch in self.validation_set]))
+        improved = loss < self.progress.best_loss
+        if improved:
+            self.progress.best_loss, self.progress.best_step = loss, self.progress.step
+            weights.save(self.folder / "best.safetensors", self.network.config.to_json(), self.averaged.state_dict())
+        self.save()
+        return (
+            f"step {self.progress.step}: validation loss {loss:.4f}{' (best)' if improved else ''}, "
+            f"{self.progress.seconds / 60:.1f} min"
+        )
+
+    def _stalled(self) -> bool:
+        return self.progress.step - self.progress.best_step >= self.config.patience * self.config.validate_every
+
+    def save(self) -> None:
+        """Write all that `resume` needs to `state.safetensors`."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+        chance = json.dumps(self.rng.bit_generator.state)
+        settings = {"training": asdict(self.config), "progress": asdict(self.progress), "rng": chance}
+        settings["estimator"] = self.network.config.to_json()
+        weights.save(self.folder / "state.safetensors", settings, tensors)
+
+    def resume(self) -> None:
+        """Go on from `state.safetensors`.
+
+        Raises
+        ------
+        WeightsError
+            If there is none, or it is of a run with other settings.
+        """
+        config, tensors = weights.load(self.folder / "state.safetensors")
+        if config.get("training") != asdict(self.config) or config.get("estimator") != json.loads(
+            json.dumps(self.network.config.to_json())
+        ):
+            raise WeightsError(f"{self.folder}: holds a run with other settings; expected those of this command")
+        self.network.load_state_dict(_under("network.", tensors))
+        self.averaged.load_state_dict(_under("averaged.", tensors))
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in _under("optimizer.", tensors).items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.rng.bit_generator.state = json.loads(config["rng"])
+        self.progress = Progress(**config["progress"])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
