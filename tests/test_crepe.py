@@ -82,7 +82,7 @@ def test_decoded_f0_agrees_with_torchcrepe(reference):
     deviation = np.abs(cents(output.f0, reference.f0))[voiced]
     assert deviation.max() <= 40
     assert np.median(deviation) <= 10
-    assert output.periodicity.mean() >= reference.periodicity.mean()
+    assert output.periodicity.mean() > reference.periodicity.mean() + 1e-3
 
 
 def test_decoding_the_stored_activations_gives_the_same_path(reference):

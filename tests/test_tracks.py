@@ -353,6 +353,11 @@ def test_midi_legato_is_cut_and_velocity_0_ends(tmp_path):
     assert_sung(sung(F0Tracks.from_midi(midi(tmp_path, legato))), [(60, 0, 0.5), (62, 0.5, 1.05), (64, 1.55, 2.05)])
 
 
+def test_midi_long_note_does_not_come_back_after_a_short_one(tmp_path):
+    path = midi(tmp_path, [on(60), on(67, BEAT), off(67, BEAT), off(60, 2 * BEAT)])
+    assert_sung(sung(F0Tracks.from_midi(path)), [(60, 0, 0.5), (67, 0.5, 1)])
+
+
 def test_midi_chord_gives_its_highest_note(tmp_path):
     chord = [on(64), on(72), on(60), off(72, BEAT), off(60, BEAT), off(64)]
     assert_sung(sung(F0Tracks.from_midi(midi(tmp_path, chord))), [(72, 0, 0.5)])

@@ -1,3 +1,61 @@
-"""Take a recording of a choir or vocal ensemble apart into its voices."""
+"""Take a recording of a choir or vocal ensemble apart into its voices.
 
-__version__ = "0.1.0.dev0"
+`separate` works on arrays, `separate_file` and `separate_files` on files; `Separator` loads its network once for
+many recordings. Names are imported when they are first used, so that importing the package is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vocalsep.errors import VocalsepError
+    from vocalsep.f0.crepe import f0_from_stems
+    from vocalsep.f0.polyphonic import track_polyphonic
+    from vocalsep.separation import Separation
+    from vocalsep.separator import Separator, separate, separate_file, separate_files
+    from vocalsep.tracks import F0Tracks
+    from vocalsep.voices import Voice, parse_voices
+
+__all__ = [
+    "F0Tracks",
+    "Separation",
+    "Separator",
+    "VocalsepError",
+    "Voice",
+    "f0_from_stems",
+    "parse_voices",
+    "separate",
+    "separate_file",
+    "separate_files",
+    "track_polyphonic",
+]
+
+_MODULES = {
+    "F0Tracks": "vocalsep.tracks",
+    "Separation": "vocalsep.separation",
+    "Separator": "vocalsep.separator",
+    "VocalsepError": "vocalsep.errors",
+    "Voice": "vocalsep.voices",
+    "f0_from_stems": "vocalsep.f0.crepe",
+    "parse_voices": "vocalsep.voices",
+    "separate": "vocalsep.separator",
+    "separate_file": "vocalsep.separator",
+    "separate_files": "vocalsep.separator",
+    "track_polyphonic": "vocalsep.f0.polyphonic",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

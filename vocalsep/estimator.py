@@ -112,10 +112,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, voices, frames, channels) to the same shape."""
         batch, voices, frames, channels = x.shape
-        y = self.depthwise(x.reshape(-1, frames, channels).transpose(1, 2)).transpose(1, 2)
+        y: Tensor = self.depthwise(x.reshape(-1, frames, channels).transpose(1, 2)).transpose(1, 2)
         y = self.norm(y).reshape(batch, voices, frames, channels)
         y = self.own(y) + self.others(y.mean(dim=1, keepdim=True))
-        return x + self.project(nn.functional.gelu(y))
+        mixed: Tensor = self.project(nn.functional.gelu(y))
+        return x + mixed
 
 
 class Estimator(nn.Module):

@@ -121,7 +121,9 @@ def stft(waveform: Tensor, grid: StftGrid, first: int = 0, last: int | None = No
     positions = centres[:, None] + _offsets(grid, waveform.device)  # (frames, window)
     inside = (positions >= 0) & (positions < samples)
     frames = waveform[..., positions.clamp(0, samples - 1)] * (inside * _window(grid, waveform))
-    spectrum = torch.fft.rfft(frames, n=grid.n_fft) * (4 / grid.win_length)  # the Hann window sums to half its length
+    spectrum: Tensor = torch.fft.rfft(frames, n=grid.n_fft) * (
+        4 / grid.win_length
+    )  # the Hann window sums to half its length
     return spectrum.transpose(-1, -2)  # (..., frequency bins, frames)
 
 

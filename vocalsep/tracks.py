@@ -377,9 +377,10 @@ def _read_folder(folder: Path, names: Sequence[str] | None) -> F0Tracks:
     hop = min(track.hop for track in tracks.values())
     frames = max(int(np.ceil(track.n_frames * track.hop / hop)) for track in tracks.values())
     rows = {name: track.resampled(hop, frames).frequencies[0] for name, track in tracks.items()}
-    order = list(names) if names else sorted(rows, key=lambda name: -_register(rows[name]))
+    order = list(names) if names else sorted(rows, key=lambda name: -register(rows[name]))
     return F0Tracks(np.stack([rows[name] for name in order]), tuple(order), hop)
 
 
-def _register(f0: NDArray[np.float32]) -> float:
+def register(f0: NDArray[np.float32]) -> float:
+    """Return the median f0 in Hz of a voice, shape (frames,), where it sings; 0 if it never does."""
     return float(np.median(f0[f0 > 0])) if (f0 > 0).any() else 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vocalsep.errors import AudioError
+from vocalsep.errors import AudioError, MissingExtraError
 
 MIN_FRAME_ENERGY = 10.0
 """Sum of squares below which the protocol drops a frame of the reference as silent."""
@@ -116,3 +116,35 @@ def frame_scores(
 def overall(scores: tuple[Scores, ...]) -> Scores:
     """Return the frames of several voices as one."""
     return Scores(np.concatenate([score.values for score in scores]))
+
+
+def bss_metrics(references: ArrayLike, estimates: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
+    """Return SDR, SIR and SAR of BSS Eval v4 in dB, medians over windows of 1 s (museval).
+
+    F.-R. Stöter, A. Liutkus, N. Ito, "The 2018 signal separation evaluation campaign", LVA/ICA 2018.
+
+    Parameters
+    ----------
+    references, estimates
+        Shape (voices, samples).
+    sample_rate
+        Hz.
+
+    Returns
+    -------
+    ndarray
+        Shape (3, voices): SDR, SIR, SAR.
+
+    Raises
+    ------
+    MissingExtraError
+        If museval is not installed.
+    """
+    try:
+        import museval
+    except ImportError as error:
+        raise MissingExtraError("museval is not installed; pip install 'vocalsep[eval]' brings it") from error
+    s, e = (np.asarray(stems, dtype=np.float64)[..., None] for stems in (references, estimates))
+    sdr, _, sir, sar = museval.evaluate(s, e, win=sample_rate, hop=sample_rate)
+    medians: NDArray[np.float64] = np.nanmedian(np.stack([sdr, sir, sar]), axis=-1)
+    return medians

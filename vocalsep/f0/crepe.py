@@ -208,9 +208,7 @@ def pitch_path(
     Parameters
     ----------
     scores
-        Shape (frames, 360); their softmax over the range is the likelihood of a pitch.
-    fmin, fmax
-        As for `decode`.
+        Shape (frames, 360); their softmax over the range (see `decode`) is the likelihood of a pitch.
     """
     if not 0 < fmin < fmax < np.inf:
         raise ParameterError(f"range of f0 is {fmin}-{fmax} Hz; expected a lower and a higher frequency")

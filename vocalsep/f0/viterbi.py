@@ -53,3 +53,70 @@ def decode(log_likelihood: NDArray[np.floating], log_transition: NDArray[np.floa
     for frame in range(frames - 1, 0, -1):
         path[:, frame - 1] = np.clip(path[:, frame] + steps[frame, rows, path[:, frame]], 0, states - 1)
     return path.reshape(log_likelihood.shape[:-1])
+
+
+def decode_with_rests(
+    log_ratio: NDArray[np.floating],
+    log_transition: NDArray[np.floating],
+    *,
+    onset_cost: float,
+    offset_cost: float,
+    leap_cost: float,
+) -> NDArray[np.int64]:
+    """Return the most likely path through states and rests.
+
+    Beside the steps of `decode`, a path may rest (score 0 a frame), start in any state after a rest, and leap from
+    any state to any other, each at a fixed cost: a note starts, ends, or gives way to the next. A frame still costs
+    O(states * width), since the best state to leap or stop from is the same for all.
+
+    Parameters
+    ----------
+    log_ratio
+        Log-likelihood of each state over that of a rest, shape (voices, frames, states).
+    log_transition
+        Log weight of a step by -width ... +width states, shape (2 * width + 1,).
+    onset_cost, offset_cost, leap_cost
+        What leaving a rest, entering one, and a leap take off the score.
+
+    Returns
+    -------
+    ndarray
+        Shape (voices, frames), the state of each frame, -1 for a rest.
+
+    Examples
+    --------
+    >>> ratio = np.array([[[-1.0, -1.0], [2.0, -1.0], [2.0, -1.0], [-1.0, 3.0]]])
+    >>> decode_with_rests(ratio, np.zeros(1), onset_cost=1, offset_cost=1, leap_cost=1)
+    array([[-1,  0,  0,  1]])
+    """
+    voices, frames, states = log_ratio.shape
+    width = len(log_transition) // 2
+    rows, own = np.arange(voices), np.arange(states)
+    score, rest = np.array(log_ratio[:, 0], dtype=np.float32), np.zeros(voices, dtype=np.float32)
+    origin = np.zeros((frames, voices, states), dtype=np.int16)
+    rest_origin = np.zeros((frames, voices), dtype=np.int16)
+    padded = np.full((voices, states + 2 * width), -np.inf, dtype=np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1, axis=1)
+    weights = np.asarray(log_transition, dtype=np.float32)[::-1]
+    for frame in range(1, frames):
+        padded[:, width : width + states] = score
+        candidates = windows + weights
+        offset = candidates.argmax(axis=-1)
+        stepped = np.take_along_axis(candidates, offset[..., None], axis=-1)[..., 0]
+        top = score.argmax(axis=-1)
+        top_score = score[rows, top]
+        # A leap and an onset reach every state alike, so they compete once for each voice.
+        leaps = top_score - leap_cost > rest - onset_cost
+        jump = np.where(leaps, top_score - leap_cost, rest - onset_cost)
+        jumped = jump[:, None] > stepped
+        origin[frame] = np.where(jumped, np.where(leaps, top, -1)[:, None], offset - width + own)
+        stops = top_score - offset_cost > rest
+        rest_origin[frame] = np.where(stops, top, -1)
+        rest = np.where(stops, top_score - offset_cost, rest)
+        score = np.where(jumped, jump[:, None], stepped) + log_ratio[:, frame]
+    path = np.empty((voices, frames), dtype=np.int64)
+    path[:, -1] = np.where(score.max(axis=-1) > rest, score.argmax(axis=-1), -1)
+    for frame in range(frames - 1, 0, -1):
+        state = path[:, frame]
+        path[:, frame - 1] = np.where(state >= 0, origin[frame, rows, np.maximum(state, 0)], rest_origin[frame])
+    return path

@@ -85,7 +85,8 @@ def equalise(waveform: Tensor, rng: Generator, strength_db: float = 6.0) -> Tens
     gains = rng.normal(0, strength_db, (math.prod(waveform.shape[:-1]), len(points)))
     curves = np.stack([np.interp(frequency, points, row) for row in gains]).reshape(spectrum.shape)
     factor = torch.from_numpy(10 ** (curves / 20)).to(waveform.dtype)
-    return torch.fft.irfft(spectrum * factor, n=samples)
+    filtered: Tensor = torch.fft.irfft(spectrum * factor, n=samples)
+    return filtered
 
 
 def reverberate(waveform: Tensor, rng: Generator) -> Tensor:
@@ -103,7 +104,8 @@ def reverberate(waveform: Tensor, rng: Generator) -> Tensor:
     samples = waveform.shape[-1]
     n_fft = 1 << (samples + length).bit_length()
     response = torch.fft.rfft(torch.from_numpy(tail).to(waveform.dtype), n=n_fft)
-    return torch.fft.irfft(torch.fft.rfft(waveform, n=n_fft) * response, n=n_fft)[..., :samples]
+    wet: Tensor = torch.fft.irfft(torch.fft.rfft(waveform, n=n_fft) * response, n=n_fft)
+    return wet[..., :samples]
 
 
 def add_noise(mixture: Tensor, rng: Generator) -> Tensor:

@@ -6,10 +6,8 @@ single singers uses its stems to make mixtures, never as targets.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -17,17 +15,16 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from vocalsep import audio
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.f0.crepe import f0_from_stems
-from vocalsep.tracks import HOP_LENGTH, F0Tracks
+from vocalsep.errors import AudioError
+from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
 from vocalsep.training import augment
 
 EXCERPT_FRAMES = 250
 """Frames of a training excerpt: 4 s."""
 SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
 """Semitones by which singers are transposed."""
+_MAX_TRIES = 50  # draws before an excerpt with fewer voiced frames is taken after all
 _MIN_VOICED = 0.2  # share of frames in which some voice must sing for an excerpt to be of use
 
 
@@ -68,7 +65,7 @@ class Take:
     @property
     def n_frames(self) -> int:
         """Frames that lie wholly in the waveform."""
-        return min(self.f0.shape[1], len(self.waveform) // HOP_LENGTH)
+        return min(int(self.f0.shape[1]), len(self.waveform) // HOP_LENGTH)
 
     def excerpt(self, first: int, frames: int) -> tuple[Float32, Float32]:
         """Return waveform and f0 from frame `first` on; f0 has one frame more, as an STFT has."""
@@ -106,12 +103,10 @@ class MixtureSource:
 
     def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random excerpts, of recordings with one number of voices."""
-        lengths = np.array([take.n_frames for take in self.takes], dtype=float)
-        voices = len(self.takes[rng.choice(len(self.takes), p=lengths / lengths.sum())].f0)
+        voices = len(self.takes[_choose(rng, [take.n_frames for take in self.takes])].f0)
         alike = [take for take in self.takes if len(take.f0) == voices]
-        lengths = np.array([take.n_frames for take in alike], dtype=float)
-        picks = rng.choice(len(alike), size=size, p=lengths / lengths.sum())
-        pairs = [_voiced_excerpt(alike[pick], rng, self.frames) for pick in picks]
+        lengths = [take.n_frames for take in alike]
+        pairs = [_voiced_excerpt(alike[_choose(rng, lengths)], rng, self.frames) for _ in range(size)]
         mixture = torch.from_numpy(np.stack([samples for samples, _ in pairs]))
         mixture = mixture * torch.from_numpy(_random_gain(rng, (size, 1), 6.0))
         return Batch(_with_level(mixture), torch.from_numpy(np.stack([f0 for _, f0 in pairs])))
@@ -120,43 +115,56 @@ class MixtureSource:
 class SingerSource:
     """Random ensembles of single singers, with augmentation.
 
-    Half the ensembles sing together (the same bars, as recorded), which gives the chords and shared harmonics of
-    real music; half are put together at random.
+    Half the ensembles sing together (the same bars of one piece, as recorded), which gives the chords and shared
+    harmonics of real music; half are put together at random.
 
     Parameters
     ----------
-    parts
-        Part name -> takes of its singers, parts high to low. Takes of equal length are taken to be in time with one
-        another.
+    pieces
+        For each piece, part name -> takes of its singers. The takes of a piece are in time with one another.
     voices
         Least and greatest number of voices.
     frames
-        Frames of an excerpt.
+        Frames of an excerpt; shorter takes are left out.
     augmented
         Whether to transpose, equalise, move formants, add room and noise, or only to mix.
+
+    Raises
+    ------
+    AudioError
+        If no take is as long as an excerpt.
     """
 
     def __init__(
         self,
-        parts: dict[str, list[Take]],
+        pieces: Sequence[dict[str, list[Take]]],
         voices: tuple[int, int] = (2, 6),
         frames: int = EXCERPT_FRAMES,
         *,
         augmented: bool = True,
     ) -> None:
-        shifts = SHIFTS if augmented else (0,)
         self.frames = frames
         self.augmented = augmented
         self.sizes = np.arange(voices[0], voices[1] + 1)
         # Quartets are what most choirs sing.
         self.size_weights = np.where(self.sizes == 4, 2.0, 1.0)
+        shifts = SHIFTS if augmented else (0,)
         self.banks = {
-            semitones: {part: [_transposed(take, semitones) for take in takes] for part, takes in parts.items()}
+            semitones: [
+                bank
+                for piece in pieces
+                if (
+                    bank := {part: fitting for part, takes in piece.items() if (fitting := self._fit(takes, semitones))}
+                )
+            ]
             for semitones in shifts
         }
-        shortest = min(take.n_frames for bank in self.banks.values() for takes in bank.values() for take in takes)
-        if shortest < frames:
-            raise AudioError(f"a singer's recording lasts {shortest * 0.016:.1f} s; expected {frames * 0.016:.1f} s")
+        if not all(self.banks.values()):
+            raise AudioError(f"no recording lasts {frames * HOP:.1f} s; training needs one of each part")
+
+    def _fit(self, takes: list[Take], semitones: float) -> list[Take]:
+        moved = [_transposed(take, semitones) for take in takes]
+        return [take for take in moved if take.n_frames >= self.frames]
 
     def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random ensembles with one number of voices."""
@@ -172,27 +180,33 @@ class SingerSource:
         return Batch(_with_level(mixture), f0)
 
     def _ensemble(self, rng: Generator, n_voices: int) -> tuple[Float32, Float32]:
-        together = rng.random() < 0.5
-        semitones = rng.choice(list(self.banks), size=n_voices)
-        if together:
-            semitones[:] = semitones[0]
-        names = list(next(iter(self.banks.values())))
-        # Each part once, then again (a second singer of the part) where there are more voices than parts.
-        order = np.concatenate([rng.permutation(len(names)) for _ in range(-(-n_voices // len(names)))])[:n_voices]
-        takes = [
-            self._pick(rng, self.banks[int(shift)][names[part]]) for shift, part in zip(semitones, order, strict=True)
-        ]
-        while True:
-            length = min(take.n_frames for take in takes)
-            start = int(rng.integers(length - self.frames + 1))
-            starts = [start if together else int(rng.integers(take.n_frames - self.frames + 1)) for take in takes]
-            pairs = [take.excerpt(first, self.frames) for take, first in zip(takes, starts, strict=True)]
+        for _ in range(_MAX_TRIES):
+            pick = self._together if rng.random() < 0.5 else self._apart
+            pairs = [take.excerpt(first, self.frames) for take, first in pick(rng, n_voices)]
             f0 = np.concatenate([f0 for _, f0 in pairs])
             if (f0 > 0).any(axis=0).mean() >= _MIN_VOICED:
-                return np.stack([samples for samples, _ in pairs]), f0
+                break
+        return np.stack([samples for samples, _ in pairs]), f0
 
-    def _pick(self, rng: Generator, takes: list[Take]) -> Take:
-        return takes[int(rng.integers(len(takes)))]
+    def _together(self, rng: Generator, n_voices: int) -> list[tuple[Take, int]]:
+        bank = self.banks[int(rng.choice(list(self.banks)))]
+        piece = bank[_choose(rng, [_seconds(parts) for parts in bank])]
+        names = list(piece)
+        # Each part once, then again (a second singer of the part) where there are more voices than parts.
+        rounds = -(-n_voices // len(names))
+        order = np.concatenate([rng.permutation(len(names)) for _ in range(rounds)])[:n_voices]
+        takes = [piece[names[part]][int(rng.integers(len(piece[names[part]])))] for part in order]
+        first = int(rng.integers(min(take.n_frames for take in takes) - self.frames + 1))
+        return [(take, first) for take in takes]
+
+    def _apart(self, rng: Generator, n_voices: int) -> list[tuple[Take, int]]:
+        picks = []
+        for _ in range(n_voices):
+            bank = self.banks[int(rng.choice(list(self.banks)))]
+            takes = [take for piece in bank for part in piece.values() for take in part]
+            take = takes[_choose(rng, [take.n_frames for take in takes])]
+            picks.append((take, int(rng.integers(take.n_frames - self.frames + 1))))
+        return picks
 
     def _augment(self, voices: Tensor, rng: Generator) -> Tensor:
         voices = augment.equalise(voices, rng, strength_db=4.0)
@@ -204,6 +218,25 @@ class SingerSource:
         return voices * torch.from_numpy(_random_gain(rng, (*voices.shape[:2], 1), 6.0))
 
 
+class MixedSource:
+    """Batches from one source or another, by chance.
+
+    Parameters
+    ----------
+    first, second
+        The sources.
+    share
+        Probability of the first.
+    """
+
+    def __init__(self, first: Source, second: Source, share: float) -> None:
+        self.first, self.second, self.share = first, second, share
+
+    def draw(self, rng: Generator, size: int) -> Batch:
+        """Return `size` excerpts of one of the sources."""
+        return (self.first if rng.random() < self.share else self.second).draw(rng, size)
+
+
 def add_room_and_noise(mixture: Tensor, rng: Generator) -> Tensor:
     """Put a third of all batches of mixtures (batch, samples) into a room, and noise under a third."""
     if rng.random() < 0.3:
@@ -213,8 +246,16 @@ def add_room_and_noise(mixture: Tensor, rng: Generator) -> Tensor:
     return mixture
 
 
+def _seconds(parts: dict[str, list[Take]]) -> float:
+    return HOP * sum(take.n_frames for takes in parts.values() for take in takes)
+
+
+def _choose(rng: Generator, weights: Sequence[float]) -> int:
+    return int(rng.choice(len(weights), p=np.array(weights, dtype=float) / sum(weights)))
+
+
 def _voiced_excerpt(take: Take, rng: Generator, frames: int) -> tuple[Float32, Float32]:
-    for _ in range(50):
+    for _ in range(_MAX_TRIES):
         samples, f0 = take.excerpt(int(rng.integers(take.n_frames - frames + 1)), frames)
         if (f0 > 0).any(axis=0).mean() >= _MIN_VOICED:
             break
@@ -235,52 +276,3 @@ def _with_level(mixture: Tensor) -> Tensor:
     """Bring each mixture to the peak that separation brings recordings to, less what it has below."""
     peak = mixture.abs().amax(dim=-1, keepdim=True)
     return torch.where(peak > 1.0, mixture / peak.clamp_min(1e-9), mixture)
-
-
-def load_singers(folder: str | os.PathLike[str], singers: Iterable[str] | None = None) -> dict[str, list[Take]]:
-    """Load a folder of single-singer recordings named PART_SINGER.ext and track their f0 with CREPE.
-
-    Parameters
-    ----------
-    folder
-        Holds, say, soprano_1.flac, soprano_2.flac, alto_1.flac, ...
-    singers
-        Which singers to load ("1", "2"); all by default.
-
-    Returns
-    -------
-    dict
-        Part -> takes, parts from the highest median f0 to the lowest.
-
-    Raises
-    ------
-    AudioError
-        If the folder holds no such recordings.
-    """
-    wanted = None if singers is None else set(singers)
-    parts: dict[str, list[Take]] = {}
-    for path in sorted(Path(folder).iterdir()):
-        part, _, singer = path.stem.rpartition("_")
-        if part and path.is_file() and not path.name.startswith(".") and (wanted is None or singer in wanted):
-            waveform = audio.to_model_rate(*audio.read(path))
-            tracks = f0_from_stems([waveform])
-            parts.setdefault(part, []).append(Take(path.stem, waveform, tracks.frequencies))
-    if not parts:
-        raise AudioError(f"{folder}: holds no recordings named PART_SINGER, such as soprano_1.flac")
-    medians = {part: float(np.median(takes[0].f0[takes[0].f0 > 0])) for part, takes in parts.items()}
-    return {part: parts[part] for part in sorted(parts, key=lambda part: -medians[part])}
-
-
-def split_takes(parts: dict[str, list[Take]], held_out: float) -> tuple[dict[str, list[Take]], dict[str, list[Take]]]:
-    """Cut the last share `held_out` off every take, for validation; return what is left and what is cut off.
-
-    Raises
-    ------
-    ParameterError
-        If the share is not between 0 and 0.5.
-    """
-    if not 0 < held_out <= 0.5:
-        raise ParameterError(f"held_out is {held_out}; expected more than 0 and at most 0.5")
-    training = {part: [take.part(0, 1 - held_out) for take in takes] for part, takes in parts.items()}
-    validation = {part: [take.part(1 - held_out, 1) for take in takes] for part, takes in parts.items()}
-    return training, validation

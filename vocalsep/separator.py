@@ -6,8 +6,7 @@ The rungs: `Separator.separate` and `separate` take arrays, `separate_file` a fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +19,7 @@ from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate, validate_s
 from vocalsep.errors import F0Error, ParameterError
 from vocalsep.estimator import load_estimator
 from vocalsep.masks import residual_gate, soft_masks
+from vocalsep.separation import FILENAME, Separation, plan_outputs
 from vocalsep.spectrum import InverseStft, StftGrid, stft
 from vocalsep.synthesizer import VoiceParameters, voice_power
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
@@ -28,7 +28,6 @@ from vocalsep.voices import VoicesLike, parse_voices
 DEFAULT_MODEL = "default"
 RESIDUAL = "residual"
 """Name of the stem of what sounds while no voice sings."""
-FILENAME = "{track}/{stem}.{ext}"
 
 _PEAK = 0.5  # full scale that recordings are brought to before estimation, as in training
 _CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
@@ -42,99 +41,6 @@ ProgressCallback: TypeAlias = Callable[[str, float], None]
 
 def _no_progress(stage: str, fraction: float) -> None:
     pass
-
-
-@dataclass(frozen=True, eq=False)
-class Separation:
-    """The voices of a recording.
-
-    Parameters
-    ----------
-    stems
-        Voice name -> waveform, float32, in the shape of the input: (samples,) or (channels, samples). They add up
-        to the recording.
-    f0
-        The f0 tracks that the separation rests on, on the 16-ms grid.
-    sample_rate
-        Hz, that of the recording.
-    """
-
-    stems: Mapping[str, Float32]
-    f0: F0Tracks
-    sample_rate: int
-
-    @property
-    def confidence(self) -> Float32 | None:
-        """How sure the f0 tracker was, in [0, 1], shape (voices, frames); None for f0s that were given bare."""
-        return self.f0.confidence
-
-    def save(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        track: str = "",
-        filename: str = "{stem}.{ext}",
-        audio_format: str = "wav",
-        bit_depth: str = "16",
-    ) -> list[Path]:
-        """Write the stems and return their paths.
-
-        Parameters
-        ----------
-        folder
-            Where to; made if it is missing.
-        track
-            What {track} stands for in `filename`: usually the name of the recording.
-        filename
-            Template of the path of a stem inside `folder`, with {track}, {stem} and {ext}.
-        audio_format
-            "wav", "flac", "ogg" or "mp3".
-        bit_depth
-            "16", "24" or "float32" (wav).
-
-        Raises
-        ------
-        ParameterError
-            If the template or the format cannot be used.
-        AudioError
-            If a file cannot be written.
-        """
-        paths = stem_paths(folder, self.stems, track=track, filename=filename, audio_format=audio_format)
-        audio_io.validate_format(audio_format, bit_depth)
-        for path, stem in zip(paths, self.stems.values(), strict=True):
-            audio_io.write(path, stem, self.sample_rate, bit_depth=bit_depth)
-        return paths
-
-
-def stem_paths(
-    folder: str | os.PathLike[str],
-    stems: Iterable[str],
-    *,
-    track: str,
-    filename: str = FILENAME,
-    audio_format: str = "wav",
-) -> list[Path]:
-    """Return where the stems of a track go.
-
-    Raises
-    ------
-    ParameterError
-        If the template has unknown fields, leads out of `folder`, or gives two stems one path.
-    """
-    try:
-        names = [filename.format(track=track, stem=stem, ext=audio_format) for stem in stems]
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise ParameterError(
-            f"filename is {filename!r} ({error!r}); expected a template of {{track}}, {{stem}} and {{ext}}"
-        ) from error
-    paths = [Path(folder) / name for name in names]
-    if len(set(paths)) < len(paths):
-        raise ParameterError(f"filename is {filename!r}, the same for every stem; expected {{stem}} in it")
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
-        raise ParameterError(f"filename is {filename!r}, which leads out of the folder {folder}")
-    if any(path.suffix.lower() != f".{audio_format}" for path in paths):
-        raise ParameterError(f"filename is {filename!r}; expected it to end in .{{ext}}")
-    return paths
 
 
 def resolve_device(device: str) -> str:
@@ -459,7 +365,7 @@ def separate_files(
         separated then.
     """
     sources = [Path(path) for path in paths]
-    names = _stem_names(voices, residual)
+    names = stem_names(None, voices, residual)
     planned = plan_outputs(sources, out, names, filename=filename, audio_format=audio_format, overwrite=overwrite)
     audio_io.validate_format(audio_format, bit_depth)
     separator = Separator(model, device)
@@ -472,39 +378,10 @@ def separate_files(
     return planned
 
 
-def _stem_names(voices: VoicesLike | None, residual: bool) -> list[str]:
-    names = [voice.name for voice in parse_voices("SATB" if voices is None else voices)]
+def stem_names(tracks: F0Tracks | None, voices: VoicesLike | None, residual: bool) -> list[str]:
+    """Return the names that the stems of a recording will have."""
+    if voices is None and tracks is not None:
+        names = list(tracks.names)
+    else:
+        names = [voice.name for voice in parse_voices("SATB" if voices is None else voices)]
     return [*names, RESIDUAL] if residual else names
-
-
-def plan_outputs(
-    sources: Iterable[Path],
-    out: str | os.PathLike[str],
-    stems: Iterable[str],
-    *,
-    filename: str = FILENAME,
-    audio_format: str = "wav",
-    overwrite: bool = False,
-) -> dict[Path, list[Path]]:
-    """Return the paths of the stems of each recording, before anything is written.
-
-    Raises
-    ------
-    ParameterError
-        If two recordings would write the same file, a stem would replace a recording, or a stem exists and
-        `overwrite` is not set.
-    """
-    stems = list(stems)
-    planned = {
-        source: stem_paths(out, stems, track=source.stem, filename=filename, audio_format=audio_format)
-        for source in sources
-    }
-    owner: dict[Path, Path] = {source.resolve(): source for source in planned}
-    for source, targets in planned.items():
-        for target in targets:
-            other = owner.setdefault(target.resolve(), source)
-            if other is not source or target.resolve() == source.resolve():
-                raise ParameterError(f"{source} and {other} would both be {target}; use --filename or another folder")
-            if target.exists() and not overwrite:
-                raise ParameterError(f"{target} exists; use --overwrite to replace it or -o for another folder")
-    return planned

@@ -1,0 +1,55 @@
+"""The `vocalsep` command: parse, call the API, print. Commands import what is heavy only when they run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from vocalsep import __version__
+from vocalsep.cli.benchmark import benchmark
+from vocalsep.cli.evaluate import evaluate
+from vocalsep.cli.f0 import f0
+from vocalsep.cli.separate import separate
+from vocalsep.cli.train import train
+from vocalsep.errors import VocalsepError
+
+BAD_INPUT = 2
+"""Exit code for what the user can mend; unexpected errors exit with 1."""
+
+
+class _Group(click.Group):
+    """A group of commands that tells errors in one sentence on stderr."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VocalsepError as error:
+            if ctx.params.get("verbose"):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(BAD_INPUT)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if ctx.params.get("verbose"):
+                raise
+            summary = " ".join(str(error).split())[:300]
+            click.echo(
+                f"Error: {type(error).__name__}: {summary} (unexpected: run `vocalsep --verbose ...` for details "
+                "to report)",
+                err=True,
+            )
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="vocalsep")
+@click.option("-v", "--verbose", is_flag=True, help="Show the full traceback of an error.")
+def main(verbose: bool) -> None:
+    """Take recordings of choirs and vocal ensembles apart into their voices."""
+
+
+for command in (separate, f0, evaluate, train, benchmark):
+    main.add_command(command)

@@ -1,0 +1,41 @@
+"""`vocalsep benchmark`: the development table and the speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vocalsep.cli.options import device_option, existing_path, model_option
+
+
+@click.command()
+@click.argument("folder", type=existing_path())
+@click.option("--singer", default="3", show_default=True, help="Whose quartet to separate: PART_SINGER files.")
+@click.option(
+    "--crepe", type=click.Choice(["tiny", "full"]), default="tiny", show_default=True, help="For f0 of stems."
+)
+@click.option("--speed/--no-speed", default=True, show_default=True, help="Also time a minute of 44.1 kHz stereo.")
+@model_option
+@device_option
+def benchmark(folder: Path, singer: str, crepe: str, speed: bool, model: str, device: str) -> None:
+    """Separate the quartet of one singer of each part in FOLDER and print SI-SDR (mean / median, dB).
+
+    FOLDER holds single-singer recordings in time with one another, named soprano_3.flac and so on. The weights
+    must not have been trained on the singer. Protocol: excerpts of 4 s without the first, 1-s frames.
+    """
+    from vocalsep.evaluation import benchmark as bench
+    from vocalsep.separator import Separator
+
+    separator = Separator(model, device)
+    ensemble = bench.load_ensemble(folder, singer)
+    click.echo(f"{folder}, singer {singer}, weights {model}; SI-SDR mean / median in dB")
+    for line in bench.format_table(bench.quality(ensemble, separator, crepe=crepe), ensemble.names):
+        click.echo(line)
+    if speed:
+        timing = bench.speed(ensemble, separator)
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timing.stages.items())
+        click.echo(
+            f"speed: {timing.duration:.0f} s of 44.1 kHz stereo take {timing.ratio:.2f} of real time on "
+            f"{separator.device} ({stages})"
+        )

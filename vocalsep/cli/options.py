@@ -1,0 +1,90 @@
+"""Options that several commands share, and how they become voices and f0 tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from vocalsep.tracks import F0Tracks
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def existing_path(**kwargs: Any) -> click.Path:
+    """Return the type of a path; whether it exists is checked by what reads it, in its own words."""
+    return click.Path(path_type=Path, **kwargs)
+
+
+voices_option = click.option(
+    "--voices",
+    metavar="VOICES",
+    help="Part letters (SATB, SSA, TTBB), a number (3), or names, with ranges in Hz if need be "
+    '("lead=200-900,bass"). Default: SATB, or the voices of --f0 or --guides.',
+)
+f0_option = click.option(
+    "--f0",
+    "f0_path",
+    type=existing_path(),
+    help="F0 of the voices instead of tracking them: .csv (time and a column for each voice), a folder of "
+    "two-column .csv files, or .mid.",
+)
+guides_option = click.option(
+    "--guides",
+    type=existing_path(),
+    help="Folder with a recording of every voice alone (soprano.wav, ...; a rehearsal take or a played line) in "
+    "time with the choir: f0 is tracked in them with CREPE.",
+)
+crepe_option = click.option(
+    "--crepe",
+    type=click.Choice(["tiny", "full"]),
+    default="tiny",
+    show_default=True,
+    help="Capacity of CREPE for --guides; full is slower, a little more exact, and not bundled.",
+)
+model_option = click.option(
+    "-n",
+    "--model",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="Weights: a name of the manifest, or a .safetensors file.",
+)
+device_option = click.option(
+    "-d",
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes CUDA where there is one.",
+)
+
+
+def given_tracks(f0_path: Path | None, guides: Path | None, voices: str | None, crepe: str = "tiny") -> F0Tracks | None:
+    """Return the f0 tracks that --f0 or --guides stand for, None without either.
+
+    Raises
+    ------
+    VocalsepError
+        If both are given, or they cannot be used.
+    """
+    from vocalsep.errors import ParameterError
+    from vocalsep.stems import f0_of_guides
+    from vocalsep.tracks import F0Tracks
+    from vocalsep.voices import parse_voices
+
+    if f0_path is not None and guides is not None:
+        raise ParameterError("both --f0 and --guides are given; expected one of them")
+    names = None if voices is None else [voice.name for voice in parse_voices(voices)]
+    if f0_path is not None:
+        if not f0_path.exists():
+            raise ParameterError(f"--f0: {f0_path}: no such file")
+        if f0_path.suffix.lower() in (".mid", ".midi"):
+            return F0Tracks.from_midi(f0_path, names)
+        return F0Tracks.from_csv(f0_path, names)
+    if guides is not None:
+        return f0_of_guides(guides, names, crepe)
+    return None

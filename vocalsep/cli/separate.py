@@ -1,0 +1,141 @@
+"""`vocalsep separate`: recordings to stems."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vocalsep.cli.options import (
+    crepe_option,
+    device_option,
+    existing_path,
+    f0_option,
+    given_tracks,
+    guides_option,
+    model_option,
+    voices_option,
+)
+
+if TYPE_CHECKING:
+    from vocalsep.separator import ProgressCallback
+
+# Share of the whole that each stage takes on two cores, for the progress bar.
+_STAGES = {"f0": (0.0, 0.35), "parameters": (0.35, 0.15), "masks": (0.5, 0.5)}
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=existing_path())
+@click.option(
+    "-o", "--out", type=existing_path(), default=Path("separated"), show_default=True, help="Folder of the stems."
+)
+@voices_option
+@f0_option
+@guides_option
+@crepe_option
+@model_option
+@device_option
+@click.option(
+    "--filename",
+    default="{track}/{stem}.{ext}",
+    show_default=True,
+    help="Path of a stem inside the output folder.",
+)
+@click.option(
+    "--format",
+    "audio_format",
+    type=click.Choice(["wav", "flac", "ogg", "mp3"]),
+    default="wav",
+    show_default=True,
+    help="Format of the stems.",
+)
+@click.option("--int24", is_flag=True, help="Write 24-bit samples (wav, flac) instead of 16.")
+@click.option(
+    "--float32", is_flag=True, help="Write 32-bit float samples (wav): stems add up to the recording exactly."
+)
+@click.option("--residual", is_flag=True, help="Put what sounds while no voice sings into a stem of its own.")
+@click.option("--overwrite", is_flag=True, help="Replace stems that exist already.")
+def separate(
+    files: tuple[Path, ...],
+    out: Path,
+    voices: str | None,
+    f0_path: Path | None,
+    guides: Path | None,
+    crepe: str,
+    model: str,
+    device: str,
+    filename: str,
+    audio_format: str,
+    int24: bool,
+    float32: bool,
+    residual: bool,
+    overwrite: bool,
+) -> None:
+    """Separate FILES into one stem for each voice.
+
+    The stems of choir.wav are written to separated/choir/soprano.wav and so on; they add up to the recording.
+    """
+    from tqdm import tqdm
+
+    from vocalsep import audio
+    from vocalsep.errors import ParameterError, VocalsepError
+    from vocalsep.separation import plan_outputs
+    from vocalsep.separator import Separator, stem_names
+
+    if int24 and float32:
+        raise ParameterError("both --int24 and --float32 are given; expected one of them")
+    bit_depth = "float32" if float32 else "24" if int24 else "16"
+    audio.validate_format(audio_format, bit_depth)
+    if len(files) > 1 and (f0_path or guides):
+        raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
+    tracks = given_tracks(f0_path, guides, voices, crepe)
+    planned = plan_outputs(
+        files,
+        out,
+        stem_names(tracks, voices, residual),
+        filename=filename,
+        audio_format=audio_format,
+        overwrite=overwrite,
+    )
+    separator = Separator(model, device)
+    failed = 0
+    for source in planned:
+        started = time.perf_counter()
+        try:
+            waveform, sample_rate = audio.read(source)
+            with tqdm(total=100, desc=source.name, unit="%", leave=False, bar_format="{desc}: {bar} {n:.0f}%") as bar:
+                result = separator.separate(
+                    waveform,
+                    tracks,
+                    sample_rate=sample_rate,
+                    voices=voices,
+                    residual=residual,
+                    progress=_progress(bar),
+                )
+                written = result.save(
+                    out, track=source.stem, filename=filename, audio_format=audio_format, bit_depth=bit_depth
+                )
+        except VocalsepError as error:
+            if len(planned) == 1:
+                raise
+            failed += 1
+            click.echo(f"Error: {error}", err=True)
+            continue
+        seconds = waveform.shape[1] / sample_rate
+        elapsed = time.perf_counter() - started
+        click.echo(f"{source}: {seconds:.1f} s, separated in {elapsed:.1f} s on {separator.device}")
+        for path, voiced in zip(written, [*result.f0.voiced.mean(axis=1), None], strict=False):
+            click.echo(f"  {path}" + (f"  (sings {voiced:.0%} of the time)" if voiced is not None else ""))
+    if failed:
+        raise ParameterError(f"{failed} of {len(planned)} files could not be separated")
+
+
+def _progress(bar: Any) -> ProgressCallback:
+    def update(stage: str, fraction: float) -> None:
+        start, share = _STAGES[stage]
+        bar.n = 100 * (start + share * fraction)
+        bar.refresh()
+
+    return update

@@ -1,0 +1,89 @@
+"""`vocalsep train`: weights from mixtures, or from random mixtures of single singers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vocalsep.cli.options import device_option, existing_path, voices_option
+
+
+@click.command()
+@click.argument("folder", required=False, type=existing_path())
+@click.option(
+    "-o", "--out", type=existing_path(), default=Path("runs/train"), show_default=True, help="Folder of the run."
+)
+@click.option(
+    "--singers",
+    multiple=True,
+    metavar="FOLDER[:NAMES]",
+    help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, which "
+    "of them to use (nino_dios:1,2). May be given several times.",
+)
+@click.option(
+    "--guides",
+    type=existing_path(),
+    help="Folder with, for each mixture NAME.wav, a folder NAME of recordings of its voices, to track f0 in.",
+)
+@voices_option
+@click.option("--steps", default=2000, show_default=True, help="Optimisation steps.")
+@click.option("--batch-size", default=4, show_default=True, help="Excerpts of 4 s in a step.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Of Adam, at its greatest.")
+@click.option("--seed", default=0, show_default=True, help="Of all that is left to chance.")
+@click.option("--patience", default=8, show_default=True, help="Validations without progress before training stops.")
+@click.option("--validate-every", default=100, show_default=True, help="Steps between validations.")
+@click.option("--held-out", default=0.1, show_default=True, help="Share at the end of each recording, to validate on.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
+@device_option
+def train(
+    folder: Path | None,
+    out: Path,
+    singers: tuple[str, ...],
+    guides: Path | None,
+    voices: str | None,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    patience: int,
+    validate_every: int,
+    held_out: float,
+    resume: bool,
+    device: str,
+) -> None:
+    """Train an estimator, unsupervised, on the recordings of choirs in FOLDER, on --singers, or on both.
+
+    Only mixtures enter the loss. The f0 of the voices comes from --guides, or is tracked in the mixtures. Single
+    singers are put together to random ensembles of 2 to 6 voices, transposed, equalised and put into rooms. The
+    best weights are OUT/best.safetensors: `vocalsep separate -n OUT/best.safetensors`.
+    """
+    from vocalsep.errors import ParameterError
+    from vocalsep.separator import resolve_device
+    from vocalsep.training.sources import training_sources
+    from vocalsep.training.trainer import Trainer, TrainingConfig
+
+    if folder is None and not singers:
+        raise ParameterError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
+    if folder is None and (guides is not None or voices is not None):
+        raise ParameterError("--guides and --voices go with a FOLDER of recordings; single singers need neither")
+    if (out / "state.safetensors").exists() and not resume:
+        raise ParameterError(f"{out} holds a run already; use --resume to go on with it or -o for another folder")
+    config = TrainingConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        patience=patience,
+        validate_every=validate_every,
+    )
+    click.echo("Tracking f0 ...", err=True)
+    training, validation = training_sources(folder, singers, guides, voices, held_out)
+    trainer = Trainer(config, training, validation, out, device=resolve_device(device))
+    if resume:
+        trainer.resume()
+    progress = trainer.run(report=lambda line: click.echo(line, err=True))
+    click.echo(
+        f"{out / 'best.safetensors'}: validation loss {progress.best_loss:.4f} at step {progress.best_step}, "
+        f"{progress.seconds / 60:.1f} min of training, seed {seed}"
+    )

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, baselines, and the benchmark on the development split."""

@@ -1,0 +1,1 @@
+"""Baselines that separation is measured against."""

@@ -1,0 +1,74 @@
+"""Folders that hold a recording of each voice: stems to score, guides to track f0 in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vocalsep import audio
+from vocalsep.audio import Float32
+from vocalsep.errors import AudioError, F0Error
+from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.tracks import F0Tracks, register
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".opus")
+"""Suffixes by which audio files are found in folders."""
+
+
+def audio_files(folder: Path) -> dict[str, Path]:
+    """Return the audio files of a folder by name without suffix, in order of name.
+
+    Raises
+    ------
+    AudioError
+        If there is no such folder, or no audio in it, or two files of one name.
+    """
+    if not folder.is_dir():
+        raise AudioError(f"{folder}: is not a folder; expected a folder of audio files")
+    paths = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+    ]
+    if not paths:
+        raise AudioError(f"{folder}: holds no audio files; expected some of {', '.join(AUDIO_SUFFIXES)}")
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise AudioError(f"{path} and {files[path.stem]} have one name; expected one file for each voice")
+        files[path.stem] = path
+    return files
+
+
+def read_stems(files: dict[str, Path]) -> tuple[dict[str, Float32], int]:
+    """Read audio files of one sample rate; return waveforms by name, and the rate in Hz.
+
+    Raises
+    ------
+    AudioError
+        If a file cannot be read or the rates differ.
+    """
+    recordings = {name: audio.read(path) for name, path in files.items()}
+    rates = {recording.sample_rate for recording in recordings.values()}
+    if len(rates) > 1:
+        listed = ", ".join(f"{name} {recording.sample_rate} Hz" for name, recording in recordings.items())
+        raise AudioError(f"the files have several sample rates ({listed}); expected one")
+    return {name: recording.waveform for name, recording in recordings.items()}, rates.pop()
+
+
+def f0_of_guides(folder: Path, names: list[str] | None, capacity: str = "tiny") -> F0Tracks:
+    """Track the voices in a folder of guides, in the order of `names` or else from high to low.
+
+    Raises
+    ------
+    F0Error
+        If a voice has no guide.
+    """
+    files = audio_files(folder)
+    missing = [name for name in names or [] if name not in files]
+    if missing:
+        raise F0Error(f"{folder}: has no recording of {missing[0]}; it has {', '.join(files)}")
+    waveforms, sample_rate = read_stems({name: files[name] for name in names or files})
+    tracks = f0_from_stems(waveforms, sample_rate, capacity=capacity)
+    by_register = dict(zip(tracks.names, tracks.frequencies, strict=True))
+    order = names or sorted(by_register, key=lambda name: -register(by_register[name]))
+    return tracks.select(order)

@@ -1,0 +1,148 @@
+"""Training sources out of folders: recordings of choirs, or single singers to mix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from vocalsep import audio
+from vocalsep.audio import MODEL_SAMPLE_RATE
+from vocalsep.errors import AudioError, ParameterError
+from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.f0.polyphonic import track_polyphonic
+from vocalsep.stems import audio_files, f0_of_guides
+from vocalsep.tracks import HOP, HOP_LENGTH, register
+from vocalsep.training.data import EXCERPT_FRAMES, MixedSource, MixtureSource, SingerSource, Source, Take
+
+MIXTURE_SHARE = 0.15
+"""Of batches that come from recordings of choirs where there are single singers too."""
+
+
+def training_sources(
+    mixtures: Path | None, singers: Iterable[str], guides: Path | None, voices: str | None, held_out: float
+) -> tuple[Source, Source]:
+    """Return sources of training and validation out of a folder of recordings, folders of singers, or both.
+
+    Parameters
+    ----------
+    mixtures, guides, voices
+        See `mixture_sources`.
+    singers
+        Folders of single singers, each as "FOLDER" or "FOLDER:NAME,NAME"; see `singer_sources`.
+    held_out
+        Share at the end of every recording that only validation hears.
+    """
+    folders = []
+    for text in singers:
+        # What stands behind the last colon are names, unless it is part of a path (C:\\music).
+        folder, colon, names = text.rpartition(":")
+        if not colon or "/" in names or "\\" in names:
+            folder, names = text, ""
+        folders.append((Path(folder), [name.strip() for name in names.split(",")] if names else None))
+    if mixtures is None:
+        return singer_sources(folders, held_out)
+    if not folders:
+        return mixture_sources(mixtures, guides, voices, held_out)
+    of_singers, of_mixtures = singer_sources(folders, held_out), mixture_sources(mixtures, guides, voices, held_out)
+    return MixedSource(of_mixtures[0], of_singers[0], MIXTURE_SHARE), of_singers[1]
+
+
+def singer_sources(
+    folders: Iterable[tuple[Path, list[str] | None]], held_out: float
+) -> tuple[SingerSource, SingerSource]:
+    """Return sources of training and validation that mix single singers.
+
+    Parameters
+    ----------
+    folders
+        For each piece, the folder of its recordings and which singers to use; see `load_singers`.
+    held_out
+        Share at the end of every recording that only validation hears.
+    """
+    pieces = [split_singers(load_singers(folder, singers), held_out) for folder, singers in folders]
+    training = SingerSource([training for training, _ in pieces])
+    return training, SingerSource([held for _, held in pieces], voices=(4, 4), augmented=False)
+
+
+def mixture_sources(
+    folder: Path, guides: Path | None, voices: str | None, held_out: float
+) -> tuple[MixtureSource, MixtureSource]:
+    """Return sources of training and validation that cut excerpts out of recordings of choirs.
+
+    Parameters
+    ----------
+    folder
+        Recordings.
+    guides
+        Folder with a folder of guides for each recording, by its name; None to track f0 in the recordings.
+    voices
+        See `voices.parse_voices`; SATB by default, or those of the guides.
+    held_out
+        Share at the end of every recording that only validation hears.
+    """
+    _validate_share(held_out)
+    takes = []
+    for name, path in audio_files(folder).items():
+        mono = audio.to_model_rate(*audio.read(path))
+        if guides is not None:
+            tracks = f0_of_guides(guides / name, None)
+        else:
+            tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, voices or "SATB")
+        takes.append(Take(name, mono, tracks.resampled(HOP, 1 + len(mono) // HOP_LENGTH).frequencies))
+    training = MixtureSource([take.part(0, 1 - held_out) for take in takes])
+    # Short recordings leave little to hold out: excerpts of validation are as long as the longest allows.
+    held = [take.part(1 - held_out, 1) for take in takes]
+    return training, MixtureSource(held, min(EXCERPT_FRAMES, max(take.n_frames for take in held)))
+
+
+def load_singers(folder: str | os.PathLike[str], singers: Iterable[str] | None = None) -> dict[str, list[Take]]:
+    """Load a folder of single-singer recordings and track their f0 with CREPE.
+
+    Parameters
+    ----------
+    folder
+        Holds PART_SINGER files of one piece (soprano_1.flac, soprano_2.flac, ...), or one file for each PART.
+    singers
+        Which singers to load ("1", "2"); all by default.
+
+    Returns
+    -------
+    dict
+        Part -> takes, parts from the highest median f0 to the lowest.
+
+    Raises
+    ------
+    AudioError
+        If the folder holds no such recordings.
+    """
+    wanted = None if singers is None else set(singers)
+    parts: dict[str, list[Take]] = {}
+    for name, path in audio_files(Path(folder)).items():
+        part, _, singer = name.partition("_")
+        if wanted is None or singer in wanted:
+            waveform = audio.to_model_rate(*audio.read(path))
+            tracks = f0_from_stems([waveform])
+            parts.setdefault(part, []).append(Take(name, waveform, tracks.frequencies))
+    if not parts:
+        raise AudioError(f"{folder}: holds no recordings of singers {', '.join(sorted(wanted or []))}")
+    return {part: parts[part] for part in sorted(parts, key=lambda part: -register(parts[part][0].f0))}
+
+
+def split_singers(parts: dict[str, list[Take]], held_out: float) -> tuple[dict[str, list[Take]], dict[str, list[Take]]]:
+    """Cut the last share `held_out` off every take, for validation; return what is left and what is cut off.
+
+    Raises
+    ------
+    ParameterError
+        If the share is not between 0 and 0.5.
+    """
+    _validate_share(held_out)
+    training = {part: [take.part(0, 1 - held_out) for take in takes] for part, takes in parts.items()}
+    validation = {part: [take.part(1 - held_out, 1) for take in takes] for part, takes in parts.items()}
+    return training, validation
+
+
+def _validate_share(held_out: float) -> None:
+    if not 0 < held_out <= 0.5:
+        raise ParameterError(f"held-out share is {held_out}; expected more than 0 and at most 0.5")
