@@ -1,7 +1,17 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from vocalsep import weights
+from vocalsep.estimator import Estimator, EstimatorConfig
+from vocalsep.synthesizer import VoiceParameters, synthesize
+from vocalsep.synthesizer.all_pole import lsf_from_logits
+
+Sing = Callable[..., np.ndarray]
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +21,33 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no recordings in {folder}: set VOCALSEP_DATA to the folder that holds csd/, mixtures/ and crepe/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small estimator that has learned nothing: what holds for it holds for any weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Estimator(EstimatorConfig(channels=16))
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    weights.save(path, network.config.to_json(), network.state_dict())
+    return path
+
+
+@pytest.fixture(scope="session")
+def sing() -> Sing:
+    """Synthetic singing: f0 in Hz, shape (voices, frames) -> waveforms, each voice with a filter of its own."""
+
+    def render(f0: np.ndarray, sample_rate: int = 16000, *, log_noise: float = -14.0) -> np.ndarray:
+        frequencies = torch.as_tensor(np.asarray(f0), dtype=torch.float32)
+        phase = torch.arange(21.0) + 2.0 * torch.arange(len(frequencies))[:, None]
+        lsf = lsf_from_logits(0.5 * torch.sin(phase), 0.05)  # (voices, order)
+        parameters = VoiceParameters(
+            f0=frequencies,
+            log_gain=torch.full(frequencies.shape, -2.0),
+            lsf=lsf[:, None].expand(*frequencies.shape, 20),
+            log_noise=torch.full((*frequencies.shape, 16), log_noise),
+        )
+        return synthesize(parameters, sample_rate, generator=torch.Generator().manual_seed(0)).numpy()
+
+    return render

@@ -269,7 +269,7 @@ def _encode(path: Path, samples: Float32, sample_rate: int, audio_format: str, s
     container = "RF64" if audio_format == "wav" and samples.nbytes > _WAV_LIMIT else audio_format.upper()
     with soundfile.SoundFile(path, "w", sample_rate, samples.shape[1], subtype, format=container) as sound:
         for start in range(0, len(samples), _BLOCK):
-            sound.write(samples[start : start + _BLOCK])
+            sound.write(_quantised(samples[start : start + _BLOCK], subtype))
     with path.open("rb+") as stream:
         os.fsync(stream.fileno())
     # libsndfile does not say that the disk was full when it wrote the last block at closing: look for the end.
@@ -278,6 +278,16 @@ def _encode(path: Path, samples: Float32, sample_rate: int, audio_format: str, s
         sound.seek(start)
         if start + len(sound.read(2 * _BLOCK)) != len(samples):
             raise OSError("its end is missing")
+
+
+def _quantised(samples: Float32, subtype: str) -> NDArray[Any]:
+    """Return samples as the whole numbers nearest to them where the file holds such: libsndfile rounds wav down."""
+    bits = {"PCM_16": 16, "PCM_24": 24}.get(subtype)
+    if bits is None:
+        return samples
+    full = 2.0 ** (bits - 1)
+    steps = np.clip(np.rint(samples * full), -full, full - 1).astype(np.int32)
+    return steps << (32 - bits)  # type: ignore[no-any-return]
 
 
 def _validate_capacity(audio_format: str, channels: int, sample_rate: int) -> None:

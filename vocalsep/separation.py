@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
+
+import numpy as np
 
 from vocalsep import audio as audio_io
 from vocalsep.audio import Float32
@@ -73,9 +76,39 @@ class Separation:
         """
         paths = stem_paths(folder, self.stems, track=track, filename=filename, audio_format=audio_format)
         audio_io.validate_format(audio_format, bit_depth)
-        for path, stem in zip(paths, self.stems.values(), strict=True):
+        stems = np.stack(list(self.stems.values()))
+        if bit_depth != "float32":
+            stems = within_full_scale(stems)
+        for path, stem in zip(paths, stems, strict=True):
             audio_io.write(path, stem, self.sample_rate, bit_depth=bit_depth)
         return paths
+
+
+_FULL_SCALE = 1 - 2**-15  # the largest positive 16-bit sample
+
+
+def within_full_scale(stems: Float32) -> Float32:
+    """Return stems that formats of whole numbers can hold and that still add up to the recording.
+
+    A stem may have peaks that other stems cancel in the recording. What exceeds full scale, in one sample or a few,
+    goes to the other stems in equal parts instead of being clipped off.
+
+    Parameters
+    ----------
+    stems
+        Shape (stems, ...).
+
+    Examples
+    --------
+    >>> within_full_scale(np.array([[1.25], [-0.5]], dtype=np.float32)).ravel().tolist()
+    [0.999969482421875, -0.249969482421875]
+    """
+    for _ in range(len(stems)):
+        excess = stems - np.clip(stems, -_FULL_SCALE, _FULL_SCALE)
+        if len(stems) == 1 or not excess.any():
+            break
+        stems = stems - excess + (excess.sum(axis=0) - excess) / np.float32(len(stems) - 1)
+    return stems
 
 
 def stem_paths(
@@ -93,20 +126,33 @@ def stem_paths(
     ParameterError
         If the template has unknown fields, leads out of `folder`, or gives two stems one path.
     """
-    try:
-        names = [filename.format(track=track, stem=stem, ext=audio_format) for stem in stems]
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise ParameterError(
-            f"filename is {filename!r} ({error!r}); expected a template of {{track}}, {{stem}} and {{ext}}"
-        ) from error
+    if not _is_template(filename):
+        raise ParameterError(f"filename is {filename!r}; expected a template of {{track}}, {{stem}} and {{ext}}")
+    names = [filename.format(track=track, stem=stem, ext=audio_format) for stem in stems]
     paths = [Path(folder) / name for name in names]
     if len(set(paths)) < len(paths):
         raise ParameterError(f"filename is {filename!r}, the same for every stem; expected {{stem}} in it")
-    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in names):
+    if any(Path(name).anchor or ".." in Path(name).parts for name in names):  # C:x has an anchor, too
         raise ParameterError(f"filename is {filename!r}, which leads out of the folder {folder}")
     if any(path.suffix.lower() != f".{audio_format}" for path in paths):
         raise ParameterError(f"filename is {filename!r}; expected it to end in .{{ext}}")
     return paths
+
+
+def _is_template(filename: str) -> bool:
+    """Return whether a template has no fields but the plain {track}, {stem} and {ext}.
+
+    Attributes ({track.__class__}), items, conversions and widths are no business of a file name.
+    """
+    try:
+        parts = list(Formatter().parse(filename))
+    except ValueError:
+        return False
+    known = all(
+        field is None or (field in ("track", "stem", "ext") and not width and not conversion)
+        for _, field, width, conversion in parts
+    )
+    return known and "\0" not in filename
 
 
 def plan_outputs(
@@ -137,6 +183,13 @@ def plan_outputs(
             other = owner.setdefault(target.resolve(), source)
             if other is not source or target.resolve() == source.resolve():
                 raise ParameterError(f"{source} and {other} would both be {target}; use --filename or another folder")
-            if target.exists() and not overwrite:
+            if not overwrite and _exists(target):
                 raise ParameterError(f"{target} exists; use --overwrite to replace it or -o for another folder")
     return planned
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be a file ({error.strerror}); choose another --filename") from error

@@ -29,6 +29,9 @@ DEFAULT_MODEL = "default"
 RESIDUAL = "residual"
 """Name of the stem of what sounds while no voice sings."""
 
+MIN_F0 = 20.0
+"""Hz: no voice sings lower; smaller values are taken for mistakes such as flags, and have harmonics without end."""
+
 _PEAK = 0.5  # full scale that recordings are brought to before estimation, as in training
 _CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
 _CONTEXT = 8  # frames beside those the network reaches: half a window of the STFT that it looks at
@@ -103,11 +106,9 @@ class Separator:
         waveform = validate_waveform(audio)
         mono = to_model_rate(waveform, rate)
         tracks = resolve_tracks(f0s, voices, mono, progress)
-        if residual and RESIDUAL in tracks.names:
-            raise ParameterError(f"a voice is named {RESIDUAL!r}, the name of the stem of what no voice sings")
+        names = stem_names(tracks, None, residual)
         parameters = self.estimate(mono, tracks, progress)
         stems = self._cut(torch.from_numpy(waveform), rate, parameters, residual, progress)
-        names = [*tracks.names, RESIDUAL] if residual else tracks.names
         shape = np.shape(audio)
         return Separation(
             {name: stem.reshape(shape) for name, stem in zip(names, stems.numpy(), strict=True)}, tracks, rate
@@ -124,7 +125,8 @@ class Separator:
             F0 on the 16-ms grid, 1 + samples // 256 frames.
         """
         peak = float(np.abs(mono).max())
-        mixture = torch.from_numpy(mono * np.float32(_PEAK / peak) if peak > 0 else mono)
+        audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
+        mixture = torch.from_numpy(mono * np.float32(_PEAK / peak) if audible else mono)
         f0 = torch.from_numpy(tracks.frequencies)
         reach = self.network.config.reach
         parts = []
@@ -204,6 +206,9 @@ def resolve_tracks(
             f"f0s last {tracks.n_frames * tracks.hop:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), "
             f"the recording {len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
         )
+    sung = tracks.frequencies[tracks.voiced]
+    if sung.size and sung.min() < MIN_F0:
+        raise F0Error(f"f0s go down to {sung.min():g} Hz; expected {MIN_F0:g} Hz or more, or 0 = unvoiced")
     return tracks.resampled(HOP, frames)
 
 
@@ -214,8 +219,8 @@ _LENGTH_TOLERANCE = 0.02
 
 def _tracks_of_array(f0s: ArrayLike, voices: VoicesLike | None) -> F0Tracks:
     try:
-        frequencies = np.asarray(f0s, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        frequencies = np.asarray(f0s)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
     if frequencies.ndim == 1:
         frequencies = frequencies[None]
@@ -379,9 +384,17 @@ def separate_files(
 
 
 def stem_names(tracks: F0Tracks | None, voices: VoicesLike | None, residual: bool) -> list[str]:
-    """Return the names that the stems of a recording will have."""
+    """Return the names that the stems of a recording will have.
+
+    Raises
+    ------
+    ParameterError
+        If there is to be a residual and a voice has its name.
+    """
     if voices is None and tracks is not None:
         names = list(tracks.names)
     else:
         names = [voice.name for voice in parse_voices("SATB" if voices is None else voices)]
+    if residual and RESIDUAL in [name.casefold() for name in names]:
+        raise ParameterError(f"a voice is named {RESIDUAL!r}, the name of the stem of what no voice sings")
     return [*names, RESIDUAL] if residual else names

@@ -127,9 +127,9 @@ def stft(waveform: Tensor, grid: StftGrid, first: int = 0, last: int | None = No
     return spectrum.transpose(-1, -2)  # (..., frequency bins, frames)
 
 
-def power(waveform: Tensor, grid: StftGrid) -> Tensor:
-    """Return the power spectrogram, shape (..., frequency bins, frames), of a waveform (..., samples)."""
-    spectrum = stft(waveform, grid)
+def power(waveform: Tensor, grid: StftGrid, first: int = 0, last: int | None = None) -> Tensor:
+    """Return the power spectrogram, shape (..., frequency bins, frames), of a waveform; see `stft`."""
+    spectrum = stft(waveform, grid, first, last)
     return spectrum.real**2 + spectrum.imag**2
 
 

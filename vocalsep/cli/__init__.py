@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -26,15 +27,13 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except VocalsepError as error:
-            if ctx.params.get("verbose"):
-                raise
-            click.echo(f"Error: {error}", err=True)
+            _show_traceback(ctx)
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             sys.exit(BAD_INPUT)
         except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
             raise
         except Exception as error:
-            if ctx.params.get("verbose"):
-                raise
+            _show_traceback(ctx)
             summary = " ".join(str(error).split())[:300]
             click.echo(
                 f"Error: {type(error).__name__}: {summary} (unexpected: run `vocalsep --verbose ...` for details "
@@ -42,6 +41,11 @@ class _Group(click.Group):
                 err=True,
             )
             sys.exit(1)
+
+
+def _show_traceback(ctx: click.Context) -> None:
+    if ctx.params.get("verbose"):
+        click.echo(traceback.format_exc(), err=True)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

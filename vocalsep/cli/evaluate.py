@@ -52,7 +52,9 @@ def evaluate(references: Path, estimates: Path, with_museval: bool) -> None:
         values = [framed[row].mean, framed[row].median, float(plain[row]), *([] if bss is None else bss[:, row])]
         click.echo(f"{name:<16}" + "".join(f"{value:>15.2f}" for value in values))
     total = overall(framed)
-    click.echo(f"{'all':<16}{total.mean:>15.2f}{total.median:>15.2f}{float(np.mean(plain)):>15.2f}")
+    sung = plain[~np.isnan(plain)]  # the plain figure of a voice that rests throughout is none
+    mean = float(np.mean(sung)) if sung.size else float("nan")
+    click.echo(f"{'all':<16}{total.mean:>15.2f}{total.median:>15.2f}{mean:>15.2f}")
     if not total.values.size:
         click.echo(
             "No frame counts: the protocol skips the first 4 s and silent frames; see the plain figures.", err=True

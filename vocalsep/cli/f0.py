@@ -47,7 +47,9 @@ def f0(
     from vocalsep.f0.polyphonic import track_polyphonic
 
     target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
-    image = target.with_name(f"{target.stem}.png")
+    image = target.parent / f"{target.name if per_voice else target.stem}.png"
+    if {target.resolve(), image.resolve()} & {file.resolve()} or (picture and target == image):
+        raise ParameterError(f"{target} is the recording or the picture; use -o for another file, such as NAME.csv")
     for path in (target, image) if picture else (target,):
         if path.exists() and not overwrite:
             raise ParameterError(f"{path} exists; use --overwrite to replace it or -o for another file")

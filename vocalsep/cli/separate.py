@@ -105,7 +105,9 @@ def separate(
         started = time.perf_counter()
         try:
             waveform, sample_rate = audio.read(source)
-            with tqdm(total=100, desc=source.name, unit="%", leave=False, bar_format="{desc}: {bar} {n:.0f}%") as bar:
+            # disable=None: no bar where stderr is no terminal.
+            form = "{desc}: {bar} {n:.0f}%"
+            with tqdm(total=100, desc=source.name, leave=False, bar_format=form, disable=None) as bar:
                 result = separator.separate(
                     waveform,
                     tracks,
@@ -121,7 +123,7 @@ def separate(
             if len(planned) == 1:
                 raise
             failed += 1
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             continue
         seconds = waveform.shape[1] / sample_rate
         elapsed = time.perf_counter() - started

@@ -19,6 +19,7 @@ from vocalsep.evaluation.metrics import Scores, frame_scores, overall
 from vocalsep.f0.crepe import f0_from_stems
 from vocalsep.f0.polyphonic import track_polyphonic
 from vocalsep.separator import Separator
+from vocalsep.stems import audio_files
 from vocalsep.tracks import F0Tracks
 
 SPEED_RATE = 44100
@@ -65,12 +66,12 @@ def load_ensemble(folder: str | os.PathLike[str], singer: str) -> Ensemble:
         If a part is missing.
     """
     names = ("soprano", "alto", "tenor", "bass")
+    files = audio_files(Path(folder))
     waveforms = []
     for name in names:
-        found = sorted(Path(folder).glob(f"{name}_{singer}.*"))
-        if not found:
+        if f"{name}_{singer}" not in files:
             raise AudioError(f"{folder}: has no recording named {name}_{singer}; expected one for each part")
-        waveforms.append(audio.to_model_rate(*audio.read(found[0])))
+        waveforms.append(audio.to_model_rate(*audio.read(files[f"{name}_{singer}"])))
     length = min(map(len, waveforms))
     return Ensemble(names, np.stack([waveform[:length] for waveform in waveforms]))
 

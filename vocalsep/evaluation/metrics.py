@@ -29,7 +29,8 @@ def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
     Returns
     -------
     ndarray
-        Shape (...); -inf for an estimate without any of the reference, NaN for a silent reference.
+        Shape (...); -inf for an estimate without any of the reference (also a silent one), NaN for a silent
+        reference.
 
     Raises
     ------
@@ -47,8 +48,9 @@ def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = (s * e).sum(axis=-1) / (s**2).sum(axis=-1)
         target = scale[..., None] * s
-        ratio: NDArray[np.float64] = 10 * np.log10((target**2).sum(axis=-1) / ((target - e) ** 2).sum(axis=-1))
-    return ratio
+        ratio = 10 * np.log10((target**2).sum(axis=-1) / ((target - e) ** 2).sum(axis=-1))
+    nothing = (e == 0).all(axis=-1) & (s != 0).any(axis=-1)
+    return np.where(nothing, -np.inf, ratio)
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,14 @@ def bss_metrics(references: ArrayLike, estimates: ArrayLike, sample_rate: int) -
     Raises
     ------
     MissingExtraError
-        If museval is not installed.
+        If museval, or the ffmpeg that it needs, is not installed.
     """
     try:
         import museval
     except ImportError as error:
         raise MissingExtraError("museval is not installed; pip install 'vocalsep[eval]' brings it") from error
+    except RuntimeError as error:  # museval loads stempeg, which wants ffmpeg
+        raise MissingExtraError(f"museval cannot be used ({error}); expected ffmpeg on this machine") from error
     s, e = (np.asarray(stems, dtype=np.float64)[..., None] for stems in (references, estimates))
     sdr, _, sir, sar = museval.evaluate(s, e, win=sample_rate, hop=sample_rate)
     medians: NDArray[np.float64] = np.nanmedian(np.stack([sdr, sir, sar]), axis=-1)

@@ -85,7 +85,7 @@ def decode_with_rests(
 
     Examples
     --------
-    >>> ratio = np.array([[[-1.0, -1.0], [2.0, -1.0], [2.0, -1.0], [-1.0, 3.0]]])
+    >>> ratio = np.array([[[-2.0, -2.0], [2.0, -1.0], [2.0, -1.0], [-1.0, 3.0]]])
     >>> decode_with_rests(ratio, np.zeros(1), onset_cost=1, offset_cost=1, leap_cost=1)
     array([[-1,  0,  0,  1]])
     """

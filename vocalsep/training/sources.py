@@ -7,16 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vocalsep import audio
-from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
+from vocalsep.errors import AudioError, F0Error, ParameterError
 from vocalsep.f0.crepe import f0_from_stems
 from vocalsep.f0.polyphonic import track_polyphonic
+from vocalsep.separator import resolve_tracks
 from vocalsep.stems import audio_files, f0_of_guides
-from vocalsep.tracks import HOP, HOP_LENGTH, register
+from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks, register
 from vocalsep.training.data import EXCERPT_FRAMES, MixedSource, MixtureSource, SingerSource, Source, Take
+from vocalsep.voices import parse_voices
 
 MIXTURE_SHARE = 0.15
 """Of batches that come from recordings of choirs where there are single singers too."""
+
+_MIN_VALIDATION_FRAMES = 25  # 0.4 s: a few windows
 
 
 def training_sources(
@@ -39,7 +43,7 @@ def training_sources(
         folder, colon, names = text.rpartition(":")
         if not colon or "/" in names or "\\" in names:
             folder, names = text, ""
-        folders.append((Path(folder), [name.strip() for name in names.split(",")] if names else None))
+        folders.append((Path(folder), [name.strip() for name in names.split(",") if name.strip()] or None))
     if mixtures is None:
         return singer_sources(folders, held_out)
     if not folders:
@@ -62,7 +66,9 @@ def singer_sources(
     """
     pieces = [split_singers(load_singers(folder, singers), held_out) for folder, singers in folders]
     training = SingerSource([training for training, _ in pieces])
-    return training, SingerSource([held for _, held in pieces], voices=(4, 4), augmented=False)
+    held = [held for _, held in pieces]
+    frames = _validation_frames([take for piece in held for takes in piece.values() for take in takes])
+    return training, SingerSource(held, voices=(4, 4), frames=frames, augmented=False)
 
 
 def mixture_sources(
@@ -86,14 +92,21 @@ def mixture_sources(
     for name, path in audio_files(folder).items():
         mono = audio.to_model_rate(*audio.read(path))
         if guides is not None:
-            tracks = f0_of_guides(guides / name, None)
+            tracks = _guided(guides / name, voices, mono)
         else:
             tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, voices or "SATB")
         takes.append(Take(name, mono, tracks.resampled(HOP, 1 + len(mono) // HOP_LENGTH).frequencies))
     training = MixtureSource([take.part(0, 1 - held_out) for take in takes])
-    # Short recordings leave little to hold out: excerpts of validation are as long as the longest allows.
     held = [take.part(1 - held_out, 1) for take in takes]
-    return training, MixtureSource(held, min(EXCERPT_FRAMES, max(take.n_frames for take in held)))
+    return training, MixtureSource(held, _validation_frames(held))
+
+
+def _guided(folder: Path, voices: str | None, mono: Float32) -> F0Tracks:
+    names = None if voices is None else [voice.name for voice in parse_voices(voices)]
+    try:
+        return resolve_tracks(f0_of_guides(folder, names), None, mono)
+    except F0Error as error:
+        raise F0Error(f"{folder}: {error}") from error
 
 
 def load_singers(folder: str | os.PathLike[str], singers: Iterable[str] | None = None) -> dict[str, list[Take]]:
@@ -117,15 +130,17 @@ def load_singers(folder: str | os.PathLike[str], singers: Iterable[str] | None =
         If the folder holds no such recordings.
     """
     wanted = None if singers is None else set(singers)
+    files = audio_files(Path(folder))
+    missing = sorted((wanted or set()) - {name.partition("_")[2] for name in files})
+    if missing:
+        raise AudioError(f"{folder}: holds no recordings of singer {missing[0]}; expected PART_{missing[0]} files")
     parts: dict[str, list[Take]] = {}
-    for name, path in audio_files(Path(folder)).items():
+    for name, path in files.items():
         part, _, singer = name.partition("_")
         if wanted is None or singer in wanted:
             waveform = audio.to_model_rate(*audio.read(path))
             tracks = f0_from_stems([waveform])
             parts.setdefault(part, []).append(Take(name, waveform, tracks.frequencies))
-    if not parts:
-        raise AudioError(f"{folder}: holds no recordings of singers {', '.join(sorted(wanted or []))}")
     return {part: parts[part] for part in sorted(parts, key=lambda part: -register(parts[part][0].f0))}
 
 
@@ -141,6 +156,17 @@ def split_singers(parts: dict[str, list[Take]], held_out: float) -> tuple[dict[s
     training = {part: [take.part(0, 1 - held_out) for take in takes] for part, takes in parts.items()}
     validation = {part: [take.part(1 - held_out, 1) for take in takes] for part, takes in parts.items()}
     return training, validation
+
+
+def _validation_frames(held: list[Take]) -> int:
+    """Return the length of excerpts of validation: short recordings leave little to hold out."""
+    longest = max(take.n_frames for take in held)
+    if longest < _MIN_VALIDATION_FRAMES:
+        raise AudioError(
+            f"the parts held out for validation last {longest * HOP:.2f} s at most; expected "
+            f"{_MIN_VALIDATION_FRAMES * HOP:g} s or more: hold out a larger share, or give longer recordings"
+        )
+    return min(EXCERPT_FRAMES, longest)
 
 
 def _validate_share(held_out: float) -> None:

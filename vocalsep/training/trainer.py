@@ -61,6 +61,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.validate_every, self.patience, self.validation_batches) < 1:
             raise ParameterError("steps, batch size, validation interval and patience must be 1 or more")
+        if not 0 < self.learning_rate < math.inf or self.seed < 0:
+            raise ParameterError(
+                f"learning rate is {self.learning_rate} and seed {self.seed}; expected more than 0, and 0 or more"
+            )
 
 
 _WARM_UP = 100  # steps
@@ -131,9 +135,9 @@ class Trainer:
         report
             Called with a line of text at each validation.
         quiet
-            Whether to leave out the progress bar.
+            Whether to leave out the progress bar, as where stderr is no terminal.
         """
-        bar = tqdm(total=self.config.steps, initial=self.progress.step, unit="step", disable=quiet)
+        bar = tqdm(total=self.config.steps, initial=self.progress.step, unit="step", disable=quiet or None)
         with bar:
             while self.progress.step < self.config.steps:
                 started = time.perf_counter()

@@ -10,7 +10,7 @@ from vocalsep.masks import soft_masks
 from vocalsep.spectrum import StftGrid, istft, stft
 from vocalsep.synthesizer.excitation import harmonic_count
 from vocalsep.synthesizer.render import harmonic_power
-from vocalsep.tracks import F0Tracks
+from vocalsep.tracks import HOP, F0Tracks
 
 _SLOPE = 2.0
 """Amplitudes fall with harmonic number to this power: 12 dB per octave."""
@@ -28,6 +28,6 @@ def separate_comb(mixture: Float32, tracks: F0Tracks, sample_rate: int) -> Float
     grid = StftGrid.of_duration(sample_rate)
     waveform = torch.from_numpy(mixture)
     spectrum = stft(waveform, grid)
-    resampled = tracks.resampled(tracks.hop, spectrum.shape[-1])
+    resampled = tracks.resampled(HOP, spectrum.shape[-1])
     masks = soft_masks(comb_power(torch.from_numpy(resampled.frequencies), grid))
     return istft(masks * spectrum, grid, len(waveform)).numpy()

@@ -1,0 +1,397 @@
+"""The command line: what it writes, prints and refuses; errors are one sentence on stderr, exit code 2."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from vocalsep import __version__, audio, separator
+from vocalsep.cli import main
+from vocalsep.evaluation import benchmark as bench
+from vocalsep.tracks import F0Tracks
+
+FRAMES = 100
+F0 = np.array([[440.0], [330.0], [220.0], [110.0]], dtype=np.float32) * np.ones(FRAMES, dtype=np.float32)
+NAMES = ("soprano", "alto", "tenor", "bass")
+COMMANDS = ["separate", "f0", "evaluate", "train", "benchmark"]
+
+
+@pytest.fixture(scope="module")
+def quartet(sing) -> np.ndarray:
+    return sing(F0) / 4
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, quartet) -> Path:
+    """The working folder: choir.wav, its f0 as f0.csv, its stems in stems/."""
+    monkeypatch.chdir(tmp_path)
+    audio.write("choir.wav", quartet.sum(axis=0), 16000, bit_depth="float32")
+    F0Tracks(F0, NAMES).to_csv("f0.csv")
+    for name, stem in zip(NAMES, quartet, strict=True):
+        audio.write(f"stems/{name}.wav", stem, 16000, bit_depth="float32")
+    return tmp_path
+
+
+@pytest.fixture
+def model(tiny_model) -> list[str]:
+    return ["-n", str(tiny_model), "-d", "cpu"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(*arguments: object) -> str:
+    """Run a command that must refuse its input in one line, and return that."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+class TestStart:
+    @pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+    def test_help(self, command):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"Usage: main {' '.join(command)}".rstrip())
+        described = main.commands[command[0]] if command else main
+        for parameter in described.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.opts[-1] in result.stdout
+        if not command:
+            assert all(name in result.stdout for name in COMMANDS)
+
+    def test_version(self):
+        assert run("--version").stdout == f"vocalsep, version {__version__}\n"
+
+    @pytest.mark.parametrize("code", ["import vocalsep", "from vocalsep.cli import main; main(['separate', '--help'])"])
+    def test_neither_import_nor_help_loads_what_is_heavy(self, code):
+        heavy = ["torch", "numpy", "soundfile", "matplotlib", "tqdm"]
+        report = f"import atexit, json, sys; atexit.register(lambda: print(json.dumps([*sys.modules]))); {code}"
+        done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
+        loaded = json.loads(done.stdout.strip().splitlines()[-1])
+        assert "vocalsep" in loaded
+        assert not set(heavy) & set(loaded)
+
+    def test_the_installed_command(self, folder):
+        script = shutil.which("vocalsep", path=str(Path(sys.executable).parent))
+        if script is None:
+            pytest.skip("the package is not installed with its script")
+        done = subprocess.run([script, "separate", "nowhere.wav"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("Error: ")
+        assert len(done.stderr.splitlines()) == 1
+
+    @pytest.mark.parametrize("arguments", [["divide"], ["separate"], ["separate", "--no-such", "x"], ["f0", "a", "b"]])
+    def test_usage_errors(self, arguments):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "Usage: " in result.stderr
+
+
+class TestSeparate:
+    def test_stems_are_written_and_told(self, folder, model):
+        result = run("separate", "choir.wav", "--f0", "f0.csv", *model)
+        assert result.exit_code == 0, result.output
+        written = [f"separated/choir/{name}.wav" for name in NAMES]
+        assert files_in(folder / "separated") == sorted(path.removeprefix("separated/") for path in written)
+        head, *lines = result.stdout.splitlines()
+        assert head.startswith("choir.wav: 1.6 s, separated in ")
+        assert lines == [f"  {path}  (sings 100% of the time)" for path in written]
+        assert result.stderr == ""
+
+    def test_they_add_up_to_the_recording(self, folder, model, quartet):
+        assert run("separate", "choir.wav", "--f0", "f0.csv", "--float32", "-o", "out", *model).exit_code == 0
+        total = sum(audio.read(f"out/choir/{name}.wav").waveform for name in NAMES)
+        np.testing.assert_allclose(total[0], quartet.sum(axis=0), atol=1e-6)
+
+    def test_without_f0_it_is_tracked(self, folder, model):
+        result = run("separate", "choir.wav", "--voices", "SA", *model)
+        assert result.exit_code == 0, result.output
+        assert files_in(folder / "separated") == ["choir/alto.wav", "choir/soprano.wav"]
+
+    def test_options(self, folder, model):
+        arguments = ["--format", "flac", "--int24", "--residual", "--filename", "{stem}-{track}.{ext}", "-o", "x/y"]
+        result = run("separate", "choir.wav", "--f0", "f0.csv", *arguments, *model)
+        assert result.exit_code == 0, result.output
+        assert files_in(folder / "x") == sorted(f"y/{name}-choir.flac" for name in (*NAMES, "residual"))
+        info = pytest.importorskip("soundfile").info("x/y/bass-choir.flac")
+        assert info.subtype == "PCM_24"
+
+    def test_f0_as_folder_and_midi(self, folder, model):
+        F0Tracks(F0, NAMES).to_csv_per_voice("tracks")
+        assert run("separate", "choir.wav", "--f0", "tracks", "-o", "a", *model).exit_code == 0
+        assert run("separate", "choir.wav", "--f0", "f0.csv", "-o", "b", *model).exit_code == 0
+        for name in NAMES:
+            assert Path(f"a/choir/{name}.wav").read_bytes() == Path(f"b/choir/{name}.wav").read_bytes()
+
+    def test_guides(self, folder, model):
+        result = run("separate", "choir.wav", "--guides", "stems", *model)
+        assert result.exit_code == 0, result.output
+        assert files_in(folder / "separated") == sorted(f"choir/{name}.wav" for name in NAMES)
+
+    def test_one_bad_file_does_not_stop_the_others(self, folder, model):
+        Path("bad.wav").write_text("no sound")
+        shutil.copy("choir.wav", "last.wav")
+        result = run("separate", "choir.wav", "bad.wav", "last.wav", "--voices", "SA", *model)
+        assert result.exit_code == 2
+        assert files_in(folder / "separated") == [
+            f"{track}/{v}.wav" for track in ("choir", "last") for v in ("alto", "soprano")
+        ]
+        lines = result.stderr.splitlines()
+        assert lines[0].startswith("Error: bad.wav: cannot be read as audio")
+        assert lines[1] == "Error: 1 of 3 files could not be separated"
+        assert len(lines) == 2
+
+    def test_stems_that_exist(self, folder, model):
+        Path("separated/choir").mkdir(parents=True)
+        Path("separated/choir/alto.wav").write_text("mine")
+        assert "alto.wav exists; use --overwrite" in refused("separate", "choir.wav", "--f0", "f0.csv", *model)
+        assert files_in(folder / "separated") == ["choir/alto.wav"]
+        assert run("separate", "choir.wav", "--f0", "f0.csv", "--overwrite", *model).exit_code == 0
+        assert audio.read("separated/choir/alto.wav").sample_rate == 16000
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere.wav"], "nowhere.wav: no such file"),
+            (["stems"], "is a folder"),
+            (["f0.csv"], "cannot be read as audio"),
+            (["choir.wav", "--f0", "nowhere.csv"], "nowhere.csv: no such file"),
+            (["choir.wav", "--f0", "choir.wav"], "is not text"),
+            (["choir.wav", "--guides", "nowhere"], "nowhere: is not a folder"),
+            (["choir.wav", "--guides", "stems", "--voices", "SATR"], "has no recording of baritone"),
+            (["choir.wav", "--f0", "f0.csv", "--guides", "stems"], "expected one of them"),
+            (["choir.wav", "x.wav", "--f0", "f0.csv"], "belong to one recording; got 2 files"),
+            (["choir.wav", "--f0", "f0.csv", "--voices", "SMA"], "no column 'mezzo'"),
+            (["choir.wav", "--voices", "XYZ"], "expected part letters"),
+            (["choir.wav", "--f0", "short.csv"], "expected 100 frames"),
+            (["choir.wav", "--int24", "--float32"], "expected one of them"),
+            (["choir.wav", "--format", "mp3", "--int24"], "mp3 has no bit depth"),
+            (["choir.wav", "--filename", "../{stem}.{ext}"], "leads out of the folder"),
+            (["choir.wav", "--filename", "{track.__class__}/{stem}.{ext}"], "expected a template"),
+            (["choir.wav", "--filename", "{stem}" + "o" * 300 + ".{ext}", "-o", "."], "cannot be a file"),
+            (["choir.wav", "stems/../stems/choir.wav"], "would both be"),
+            (["choir.wav", "--voices", "residual,b", "--residual"], "a voice is named 'residual'"),
+        ],
+    )
+    def test_what_is_refused(self, folder, model, arguments, message):
+        F0Tracks(np.full((4, 400), 200.0, np.float32), NAMES).to_csv("short.csv")
+        before = files_in(folder)
+        assert message in refused("separate", *arguments, *model)
+        assert files_in(folder) == before
+
+    @pytest.mark.parametrize("weights", ["no-such", "nowhere.safetensors", "crepe-tiny", "choir.wav"])
+    def test_weights_that_do_not_serve(self, weights):
+        refused("separate", "choir.wav", "--f0", "f0.csv", "-n", weights)
+
+    def test_weights_that_do_not_fit(self, tiny_model):
+        from vocalsep import weights
+
+        config, tensors = weights.load(tiny_model)
+        weights.save("x.safetensors", {**config, "channels": 8}, tensors)
+        assert "do not fit the estimator" in refused("separate", "choir.wav", "--f0", "f0.csv", "-n", "x.safetensors")
+
+    def test_verbose_shows_the_traceback(self):
+        result = run("--verbose", "separate", "nowhere.wav", "--f0", "f0.csv", "-n", "no-such")
+        assert result.exit_code == 2
+        assert "Traceback (most recent call last)" in result.stderr
+        assert result.stderr.splitlines()[-1].startswith("Error: no weights named")
+
+    @pytest.mark.parametrize("verbose", [False, True])
+    def test_what_nobody_expected_exits_with_1(self, model, monkeypatch, verbose):
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("two\n  lines")
+
+        monkeypatch.setattr(separator.Separator, "separate", fail)
+        result = run(*["--verbose"] * verbose, "separate", "choir.wav", "--f0", "f0.csv", *model)
+        assert result.exit_code == 1
+        lines = result.stderr.splitlines()
+        assert lines[-1].startswith("Error: RuntimeError: two lines (unexpected: run `vocalsep --verbose")
+        assert ("Traceback" in result.stderr) == verbose
+        assert verbose or len(lines) == 1
+
+
+class TestF0:
+    def test_a_table_and_a_picture(self, folder):
+        result = run("f0", "choir.wav")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.split() == ["choir.csv", "choir.png"]
+        assert Path("choir.csv").read_text().startswith("time,soprano,alto,tenor,bass\n0.000000,")
+        assert Path("choir.png").read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.parametrize("per_voice", [False, True])
+    def test_its_csv_gives_the_stems_of_its_tracks(self, folder, model, per_voice):
+        form = ["--per-voice", "-o", "tracks"] if per_voice else ["-o", "tracks.csv"]
+        assert run("f0", "choir.wav", "--no-picture", "--voices", "SATB", *form).exit_code == 0
+        given = ["--f0", form[-1], "--voices", "SATB"]
+        assert run("separate", "choir.wav", "-o", "direct", *model).exit_code == 0
+        assert run("separate", "choir.wav", "-o", "given", *given, *model).exit_code == 0
+        assert len(files_in(folder / "direct")) == 4
+        for name in files_in(folder / "direct"):
+            assert Path("direct", name).read_bytes() == Path("given", name).read_bytes()
+
+    def test_guides_and_folders_of_columns(self, folder):
+        result = run("f0", "choir.wav", "--guides", "stems", "--per-voice", "-o", "take.1")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.split() == [*(f"take.1/{name}.csv" for name in NAMES), "take.1.png"]
+        tracks = F0Tracks.from_csv("take.1", NAMES)
+        for row, expected in zip(tracks.frequencies, F0[:, 0], strict=True):
+            assert np.median(row[row > 0]) == pytest.approx(expected, rel=0.01)
+
+    @pytest.mark.parametrize("existing", ["choir.csv", "choir.png"])
+    def test_files_that_exist_are_kept(self, folder, existing):
+        Path(existing).write_text("mine")
+        before = files_in(folder)
+        assert f"{existing} exists; use --overwrite" in refused("f0", "choir.wav")
+        assert Path(existing).read_text() == "mine"
+        assert files_in(folder) == before
+
+    @pytest.mark.parametrize("out", ["choir.wav", "x.png", "stems/../choir.wav"])
+    def test_neither_recording_nor_picture_is_written_over(self, folder, out):
+        before = Path("choir.wav").read_bytes()
+        assert "is the recording or the picture" in refused("f0", "choir.wav", "-o", out, "--overwrite")
+        assert Path("choir.wav").read_bytes() == before
+
+    def test_without_matplotlib_there_is_still_a_table(self, folder, monkeypatch):
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        result = run("f0", "choir.wav")
+        assert result.exit_code == 0
+        assert result.stdout == "choir.csv\n"
+        assert "vocalsep[plot]" in result.stderr
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["nowhere.wav"],
+            ["f0.csv", "-o", "y.csv"],
+            ["choir.wav", "--voices", "Q"],
+            ["choir.wav", "-o", "choir.wav/x.csv"],
+            ["choir.wav", "--per-voice", "-o", "."],
+            ["choir.wav", "-o", "/"],
+            ["choir.wav", "--guides", "nowhere"],
+        ],
+    )
+    def test_what_is_refused(self, arguments):
+        refused("f0", *arguments)
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def estimates(self, quartet) -> None:
+        noise = np.random.default_rng(0).normal(size=quartet.shape)
+        for name, stem, hiss in zip(NAMES, quartet, noise, strict=True):
+            scale = 0.1 * np.sqrt((stem**2).mean())
+            audio.write(f"estimates/{name}.flac", 0.5 * (stem + scale * hiss), 16000, bit_depth="24")
+
+    def test_plain_figures_of_short_stems(self, estimates):
+        result = run("evaluate", "stems", "estimates")
+        assert result.exit_code == 0, result.output
+        lines = [line.split() for line in result.stdout.splitlines()]
+        assert [line[0] for line in lines[1:]] == [*sorted(NAMES), "all"]
+        assert all(float(line[-1]) == pytest.approx(20, abs=0.3) for line in lines[1:])
+        assert "No frame counts" in result.stderr
+
+    def test_frames_of_long_stems(self, quartet):
+        for name, stem in zip(NAMES, np.tile(quartet, 6), strict=True):
+            audio.write(f"true/{name}.wav", stem, 16000)
+            audio.write(f"found/{name}.wav", 0.5 * stem + 0.05 * np.roll(stem, 7919), 16000)
+        result = run("evaluate", "true", "found")
+        assert result.exit_code == 0, result.output
+        assert result.stderr == ""
+        assert all(10 < float(cell) < 35 for line in result.stdout.splitlines()[1:] for cell in line.split()[1:])
+
+    def test_a_voice_that_rests_throughout_does_not_spoil_the_mean(self, estimates, quartet):
+        audio.write("stems/tenor.wav", 0 * quartet[2], 16000)
+        lines = run("evaluate", "stems", "estimates").stdout.splitlines()
+        assert lines[-2].split()[-1] == "nan"
+        assert float(lines[-1].split()[-1]) == pytest.approx(20, abs=0.3)
+
+    def test_missing_and_unequal_stems(self, estimates, quartet):
+        audio.write("estimates/alto.flac", quartet[1, :9000], 16000)
+        assert "expected references and estimates of one length" in refused("evaluate", "stems", "estimates")
+        Path("estimates/alto.flac").unlink()
+        assert "estimates: has no alto" in refused("evaluate", "stems", "estimates")
+        assert "nowhere: is not a folder" in refused("evaluate", "nowhere", "estimates")
+        Path("empty").mkdir()
+        assert "empty: holds no audio files" in refused("evaluate", "stems", "empty")
+
+
+class TestTrain:
+    @pytest.fixture
+    def singers(self, sing) -> None:
+        glide = F0[:, :1] * 2 ** (0.1 * np.sin(np.arange(500) * 0.03))
+        for name, stem in zip(NAMES[::3], sing(glide[::3]) / 4, strict=True):
+            audio.write(f"singers/{name}_1.wav", stem, 16000)
+
+    SHORT = ("--steps", 2, "--batch-size", 1, "--validate-every", 2, "-d", "cpu")
+
+    def test_weights_that_separate(self, folder, singers):
+        result = run("train", "--singers", "singers:1", "-o", "run", "--seed", 7, *self.SHORT)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("run/best.safetensors: validation loss ")
+        assert result.stdout.endswith("seed 7\n")
+        assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["Tracking f0 ...", "step 2"]
+        assert files_in(folder / "run") == ["best.safetensors", "state.safetensors"]
+        result = run("separate", "choir.wav", "--f0", "f0.csv", "-n", "run/best.safetensors", "-d", "cpu")
+        assert result.exit_code == 0, result.output
+        assert "holds a run already; use --resume" in refused("train", "--singers", "singers", "-o", "run", *self.SHORT)
+        result = run("train", "--singers", "singers:1", "-o", "run", "--seed", 8, "--resume", *self.SHORT)
+        assert (result.exit_code, "other settings" in result.stderr) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "nothing to train on"),
+            (["--singers", "singers", "--guides", "stems"], "go with a FOLDER"),
+            (["--singers", "singers", "--steps", "0"], "must be 1 or more"),
+            (["--singers", "singers", "--seed", "-1"], "seed -1"),
+            (["--singers", "singers", "--learning-rate", "nan"], "learning rate is nan"),
+        ],
+    )
+    def test_what_is_refused(self, arguments, message):
+        assert message in refused("train", *arguments)
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere"], "nowhere: is not a folder"),
+            (["--singers", "stems:1,2"], "no recordings of singer 1"),
+            (["--singers", "nowhere:1"], "nowhere: is not a folder"),
+        ],
+    )
+    def test_folders_that_do_not_serve(self, arguments, message):
+        result = run("train", *arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr.splitlines()[-1]
+
+
+class TestBenchmark:
+    def test_the_table(self, quartet, model, monkeypatch):
+        monkeypatch.setattr(bench, "f0_from_stems", lambda stems, capacity: F0Tracks(np.tile(F0, 6)[:, :595], NAMES))
+        for name, stem in zip(NAMES, np.tile(quartet, 6), strict=True):
+            audio.write(f"csd/{name}_3.wav", stem, 16000)
+        result = run("benchmark", "csd", "--no-speed", *model)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("csd, singer 3, weights ")
+        assert [line.split()[0] for line in lines[2:]] == ["mixture", "comb", "learned", "comb", "learned", "ideal"]
+
+    def test_missing_parts(self, model):
+        assert "has no recording named soprano_3" in refused("benchmark", "stems", *model)

@@ -1,0 +1,268 @@
+"""Metrics against closed forms, references and published figures; the protocol; baselines; the benchmark."""
+
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from vocalsep import audio
+from vocalsep.errors import AudioError, MissingExtraError
+from vocalsep.evaluation import benchmark, metrics
+from vocalsep.evaluation.baselines.comb import separate_comb
+from vocalsep.evaluation.baselines.ideal import separate_ideal
+from vocalsep.evaluation.metrics import Scores, bss_metrics, frame_scores, overall, si_sdr
+from vocalsep.separator import Separator
+from vocalsep.tracks import F0Tracks
+
+RNG = np.random.default_rng(0)
+RATE = 16000
+
+
+def orthogonal(samples: int, ratio_db: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return a reference, and an estimate with an orthogonal error so many dB below it."""
+    time = np.arange(samples)
+    s = np.sin(2 * np.pi * time * 8 / samples)
+    return s, s + np.cos(2 * np.pi * time * 8 / samples) * 10 ** (-ratio_db / 20)
+
+
+class TestSiSdr:
+    @pytest.mark.parametrize("ratio_db", [-30.0, 0.0, 12.5, 60.0])
+    def test_closed_form(self, ratio_db):
+        assert float(si_sdr(*orthogonal(1000, ratio_db))) == pytest.approx(ratio_db, abs=1e-6)
+
+    @pytest.mark.parametrize("scale", [1e-6, 0.3, -2.0, 1e4])
+    def test_scale_does_not_matter(self, scale):
+        s, e = RNG.normal(size=(2, 500))
+        assert float(si_sdr(s, scale * e)) == pytest.approx(float(si_sdr(s, e)), abs=1e-9)
+        assert float(si_sdr(scale * s, e)) == pytest.approx(float(si_sdr(s, e)), abs=1e-9)
+
+    def test_single_precision_is_taken_in_double(self):
+        s, e = orthogonal(100_000, 60.0)
+        assert float(si_sdr(np.float32(s), np.float32(e))) == pytest.approx(60.0, abs=1e-2)
+
+    def test_rows_are_independent(self):
+        s, e = RNG.normal(size=(2, 3, 4, 100))
+        found = si_sdr(s, e)
+        assert found.shape == (3, 4)
+        assert found[2, 1] == si_sdr(s[2, 1], e[2, 1])
+
+    @pytest.mark.parametrize(
+        ("s", "e", "expected"),
+        [
+            ([1, 2], [2, 4], np.inf),
+            ([1, 0], [0, 1], -np.inf),
+            ([1, 2], [0, 0], -np.inf),
+            ([0, 0], [1, 2], np.nan),
+            ([0, 0], [0, 0], np.nan),
+        ],
+    )
+    @pytest.mark.filterwarnings("error")
+    def test_limits(self, s, e, expected):
+        np.testing.assert_equal(float(si_sdr(s, e)), expected)
+
+    def test_shapes_must_be_the_same(self):
+        with pytest.raises(AudioError, match=r"\(3,\) and estimate \(4,\)"):
+            si_sdr(np.ones(3), np.ones(4))
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning")
+    def test_parity_with_mir_eval(self):
+        """mir_eval fits a filter of 512 taps where SI-SDR fits one gain: white noise is explained by neither."""
+        from mir_eval.separation import bss_eval_sources
+
+        s, n = RNG.normal(size=(2, 16000))
+        e = s + 0.1 * n
+        found, *_ = bss_eval_sources(s[None], e[None], compute_permutation=False)
+        assert float(si_sdr(s, e)) == pytest.approx(float(found[0]), abs=0.3)
+
+
+class TestProtocol:
+    """At 100 Hz: excerpts of 400 samples, frames of 100."""
+
+    def scores(self, s, e, x=None):
+        return frame_scores(np.atleast_2d(s), np.atleast_2d(e), s if x is None else x, 100)[0].values
+
+    def test_the_first_excerpt_and_the_rest_are_skipped(self):
+        s = RNG.uniform(-3, 3, 1250)
+        e = s + RNG.normal(size=1250)
+        expected = [si_sdr(s[i : i + 100], e[i : i + 100]) for i in range(400, 1200, 100)]
+        np.testing.assert_allclose(self.scores(s, e), expected)
+
+    @pytest.mark.parametrize(("samples", "frames"), [(100, 0), (799, 0), (800, 4), (1199, 4), (1200, 8)])
+    def test_number_of_frames(self, samples, frames):
+        s = RNG.uniform(-1, 1, samples)
+        assert len(self.scores(s, s + 0.1 * RNG.normal(size=samples))) == frames
+
+    @pytest.mark.parametrize(("energy", "counts"), [(10.5, True), (9.5, False)])
+    @pytest.mark.parametrize("level", [0.01, 1.0, 30.0])
+    def test_frames_below_an_energy_of_10_at_peak_1_are_dropped(self, energy, counts, level):
+        s, x = np.ones(800), np.ones(800)
+        s[500:600] = np.sqrt(energy / 100)
+        e = s + 0.01 * RNG.normal(size=800)
+        assert len(self.scores(level * s, level * e, level * x)) == 3 + counts
+
+    def test_each_excerpt_has_its_own_peak(self):
+        s = np.ones(1200)
+        x = np.ones(1200)
+        x[1000] = 100.0  # makes the references of the last excerpt fall below the threshold
+        assert len(self.scores(s, s + 0.1, x)) == 4
+
+    def test_silence_does_not_count(self):
+        assert self.scores(np.zeros(1200), np.ones(1200)).size == 0
+
+    def test_a_silent_estimate_is_the_worst(self):
+        s = np.ones(800)
+        assert (self.scores(s, np.zeros(800)) == -np.inf).all()
+
+    def test_voices_are_scored_apart_and_together(self):
+        s = RNG.uniform(-1, 1, (2, 800))
+        s[1, 400:600] = 0
+        scores = frame_scores(s, s + 0.1 * RNG.normal(size=s.shape), 0.6 * s.sum(axis=0), 100)
+        assert [len(row.values) for row in scores] == [4, 2]
+        total = overall(scores)
+        assert total.mean == pytest.approx((4 * scores[0].mean + 2 * scores[1].mean) / 6)
+        assert total.median == pytest.approx(np.median(np.concatenate([row.values for row in scores])))
+
+    @pytest.mark.parametrize("shapes", [((2, 9), (3, 9), (9,)), ((2, 9), (2, 9), (8,)), ((9,), (9,), (9,))])
+    def test_shapes_must_fit(self, shapes):
+        with pytest.raises(AudioError, match="expected"):
+            frame_scores(*(np.ones(shape) for shape in shapes), 100)
+
+    @pytest.mark.filterwarnings("error")
+    def test_no_frames_have_no_mean(self):
+        assert str(Scores(np.array([]))) == "nan / nan"
+        assert str(Scores(np.array([1.0, 2.0, 6.0]))) == "3.00 / 2.00"
+
+
+@pytest.fixture(scope="module")
+def duet(sing) -> tuple[np.ndarray, np.ndarray]:
+    """Stems and f0 of two voices of 9 s that move apart, with rests."""
+    frames = 563
+    time = np.arange(frames) * 0.016
+    f0 = np.stack([520 * 2 ** (0.3 * np.sin(time)), 196 * 2 ** (0.25 * np.cos(0.7 * time))])
+    f0[0, 350:380] = 0
+    return sing(f0), f0.astype(np.float32)
+
+
+class TestBaselines:
+    def test_ideal_beats_comb_beats_mixture(self, duet):
+        stems, f0 = duet
+        mixture = stems.sum(axis=0)
+        tracks = F0Tracks(f0, ("soprano", "tenor"))
+        systems = [
+            np.broadcast_to(mixture, stems.shape),
+            separate_comb(mixture, tracks, RATE),
+            separate_ideal(mixture, stems, RATE),
+        ]
+        mixed, comb, ideal = (overall(frame_scores(stems, found, mixture, RATE)).mean for found in systems)
+        assert mixed + 5 < comb < ideal - 2
+
+    @pytest.mark.parametrize("sample_rate", [16000, 44100])
+    def test_their_stems_add_up(self, sing, sample_rate):
+        f0 = np.float32([[440], [220]]) * np.ones(64, np.float32)
+        stems = sing(f0, sample_rate)
+        mixture = stems.sum(axis=0)
+        for found in (
+            separate_comb(mixture, F0Tracks(f0, ("a", "b")), sample_rate),
+            separate_ideal(mixture, stems, sample_rate),
+        ):
+            assert found.shape == stems.shape
+            assert np.abs(found.sum(axis=0) - mixture).max() < 1e-5
+
+    def test_the_comb_takes_tracks_on_any_grid(self, sing):
+        f0 = np.float32([[440], [220]]) * np.ones(64, np.float32)
+        f0[0, :32] = 0
+        mixture = sing(f0).sum(axis=0)
+        fine = F0Tracks(np.repeat(f0, 4, axis=1), ("a", "b"), 0.004)
+        coarse = separate_comb(mixture, F0Tracks(f0, ("a", "b")), RATE)
+        found = separate_comb(mixture, fine, RATE)
+        assert np.abs(coarse - found).max() < 0.1 * np.abs(mixture).max()
+        assert float(si_sdr(coarse[0], found[0])) > 25
+
+
+class TestPublished:
+    """The figures that show that data and protocol are the published ones (singer 3 of Nino Dios, 4-80 s)."""
+
+    def test_mixture_and_ideal_mask(self, data):
+        ensemble = benchmark.load_ensemble(data / "csd" / "nino_dios", "3")
+        mixture, stems = ensemble.mixture, ensemble.stems
+        mixed = overall(frame_scores(stems, np.broadcast_to(mixture, stems.shape), mixture, RATE))
+        assert (mixed.mean, mixed.median) == (pytest.approx(-5.64, abs=0.1), pytest.approx(-5.52, abs=0.1))
+        ideal = overall(frame_scores(stems, separate_ideal(mixture, stems, RATE), mixture, RATE))
+        assert (ideal.mean, ideal.median) == (pytest.approx(11.45, abs=0.1), pytest.approx(11.70, abs=0.1))
+
+
+class TestBssMetrics:
+    def test_interference_counts_in_sir_and_noise_in_sar(self):
+        try:
+            import museval  # noqa: F401
+        except (ImportError, RuntimeError) as error:
+            pytest.skip(f"museval cannot be imported: {error}")
+        s = RNG.normal(size=(2, 4 * 4000))
+        bled = s + 0.1 * s[::-1]
+        noisy = s + 0.1 * RNG.normal(size=s.shape)
+        (sdr, sir, sar), (_, noisy_sir, noisy_sar) = bss_metrics(s, bled, 4000), bss_metrics(s, noisy, 4000)
+        assert sir == pytest.approx(20, abs=1)
+        assert sdr == pytest.approx(20, abs=1)
+        assert (sar > 30).all()
+        assert noisy_sar == pytest.approx(20, abs=2)
+        assert (noisy_sir > 25).all()
+
+    @pytest.mark.skipif(find_spec("museval") is None, reason="museval is not installed")
+    def test_without_ffmpeg_the_reason_is_told(self, monkeypatch):
+        for name in [name for name in sys.modules if name.split(".")[0] in ("museval", "musdb", "stempeg")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setenv("PATH", "")
+        with pytest.raises(MissingExtraError, match="ffmpeg"):
+            bss_metrics(np.ones((1, 9)), np.ones((1, 9)), 8)
+
+    def test_without_museval_the_extra_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "museval", None)
+        with pytest.raises(MissingExtraError, match=r"vocalsep\[eval\]"):
+            bss_metrics(np.ones((1, 9)), np.ones((1, 9)), 8)
+
+
+class TestBenchmark:
+    @pytest.fixture
+    def folder(self, tmp_path, sing, duet):
+        f0 = np.float32([[520], [330], [210], [110]]) * np.ones(563, np.float32)
+        for name, stem in zip(("soprano", "alto", "tenor", "bass"), sing(f0) / 8, strict=True):
+            audio.write(tmp_path / f"{name}_3.flac", stem, RATE)
+            (tmp_path / f"{name}_3.csv").write_text("beside it")
+        return tmp_path
+
+    def test_ensembles_are_cut_to_one_length(self, folder, sing):
+        audio.write(folder / "alto_3.flac", np.ones(20000) * 0.1, RATE)
+        ensemble = benchmark.load_ensemble(folder, "3")
+        assert ensemble.names == ("soprano", "alto", "tenor", "bass")
+        assert ensemble.stems.shape == (4, 20000)
+        np.testing.assert_allclose(ensemble.mixture, ensemble.stems.sum(axis=0))
+
+    def test_missing_parts_are_named(self, folder):
+        (folder / "tenor_3.flac").unlink()
+        with pytest.raises(AudioError, match="no recording named tenor_3"):
+            benchmark.load_ensemble(folder, "3")
+
+    def test_the_table(self, folder, tiny_model):
+        ensemble = benchmark.load_ensemble(folder, "3")
+        rows = list(benchmark.quality(ensemble, Separator(tiny_model, "cpu")))
+        assert [row.system for row in rows] == ["mixture", "comb", "learned", "comb", "learned", "ideal power mask"]
+        means = [overall(row.scores).mean for row in rows]
+        assert means[0] < min(means[1:])
+        assert max(means[:-1]) < means[-1]
+        lines = list(benchmark.format_table(rows, ensemble.names))
+        assert len(lines) == 7
+        assert lines[0].split() == ["system", "f0", "all", "soprano", "alto", "tenor", "bass"]
+        assert f"{means[-1]:.2f} / " in lines[-1]
+
+    def test_the_stages_add_up_to_the_time(self, monkeypatch, sing, tiny_model):
+        monkeypatch.setattr(benchmark, "SPEED_SECONDS", 5.0)
+        f0 = np.float32([[520], [330], [210], [110]]) * np.ones(70, np.float32)
+        timing = benchmark.speed(benchmark.Ensemble(("s", "a", "t", "b"), sing(f0)), Separator(tiny_model, "cpu"))
+        assert set(timing.stages) == {"f0", "parameters", "masks", "rest"}
+        assert all(seconds >= 0 for seconds in timing.stages.values())
+        assert timing.ratio == pytest.approx(sum(timing.stages.values()) / 5)
+
+
+def test_thresholds_are_those_of_the_published_figures():
+    assert (metrics.EXCERPT_SECONDS, metrics.FRAME_SECONDS, metrics.MIN_FRAME_ENERGY) == (4.0, 1.0, 10.0)
