@@ -395,3 +395,15 @@ class TestBenchmark:
 
     def test_missing_parts(self, model):
         assert "has no recording named soprano_3" in refused("benchmark", "stems", *model)
+
+
+def test_a_real_choir_with_the_default_weights(data, tmp_path):
+    """A whole choir in a room: four stems, none empty, that add up to the recording within 16-bit rounding."""
+    source = data / "mixtures" / "dagstuhl_tebe_poem_full_choir_take02.flac"
+    result = run("separate", source, "-o", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    recording = audio.read(source).waveform
+    stems = [audio.read(tmp_path / source.stem / f"{name}.wav").waveform for name in NAMES]
+    np.testing.assert_allclose(sum(stems), recording, rtol=0, atol=4 * 2.0**-16 + 1e-5)
+    levels = [float((stem**2).sum() / (recording**2).sum()) for stem in stems]
+    assert min(levels) > 0.05

@@ -5,14 +5,16 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 
 from vocalsep import audio
-from vocalsep.errors import AudioError, MissingExtraError
+from vocalsep.errors import AudioError, F0Error, MissingExtraError
 from vocalsep.evaluation import benchmark, metrics
-from vocalsep.evaluation.baselines.comb import separate_comb
+from vocalsep.evaluation.baselines.comb import comb_power, separate_comb
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, bss_metrics, frame_scores, overall, si_sdr
 from vocalsep.separator import Separator
+from vocalsep.spectrum import StftGrid
 from vocalsep.tracks import F0Tracks
 
 RNG = np.random.default_rng(0)
@@ -157,6 +159,12 @@ class TestBaselines:
         mixed, comb, ideal = (overall(frame_scores(stems, found, mixture, RATE)).mean for found in systems)
         assert mixed + 5 < comb < ideal - 2
 
+    def test_the_comb_falls_by_12_db_per_octave(self):
+        grid = StftGrid.of_duration(RATE)
+        level = 10 * np.log10(comb_power(torch.full((1, 20), 200.0), grid)[0, :, 10].numpy() + 1e-20)
+        peaks = [level[round(k * 200 * 2048 / RATE) - 3 :][:7].max() for k in (1, 2, 4)]
+        assert -np.diff(peaks) == pytest.approx(12, abs=1.5)  # and a little more, as lobes widen
+
     @pytest.mark.parametrize("sample_rate", [16000, 44100])
     def test_their_stems_add_up(self, sing, sample_rate):
         f0 = np.float32([[440], [220]]) * np.ones(64, np.float32)
@@ -245,7 +253,9 @@ class TestBenchmark:
 
     def test_the_table(self, folder, tiny_model):
         ensemble = benchmark.load_ensemble(folder, "3")
-        rows = list(benchmark.quality(ensemble, Separator(tiny_model, "cpu")))
+        tracks = benchmark.tracking(ensemble)
+        assert (tracks.f_measure > 0.9).all()
+        rows = list(benchmark.quality(ensemble, Separator(tiny_model, "cpu"), tracks))
         assert [row.system for row in rows] == ["mixture", "comb", "learned", "comb", "learned", "ideal power mask"]
         means = [overall(row.scores).mean for row in rows]
         assert means[0] < min(means[1:])
@@ -262,6 +272,15 @@ class TestBenchmark:
         assert set(timing.stages) == {"f0", "parameters", "masks", "rest"}
         assert all(seconds >= 0 for seconds in timing.stages.values())
         assert timing.ratio == pytest.approx(sum(timing.stages.values()) / 5)
+
+
+def test_f_measure_of_tracks():
+    """Voice 1: two of four estimated frames right, three in the reference. Voice 2: an octave off throughout."""
+    reference = [[200.0, 200.0, 200.0, 0.0], [100.0, 100.0, 0.0, 0.0]]
+    estimate = [[205.0, 195.0, 210.0, 200.0], [200.0, 200.0, 0.0, 0.0]]
+    np.testing.assert_allclose(metrics.f0_f_measure(reference, estimate), [2 * 2 / (3 + 4), 0.0])
+    with pytest.raises(F0Error, match="expected the same"):
+        metrics.f0_f_measure(reference, estimate[:1])
 
 
 def test_thresholds_are_those_of_the_published_figures():

@@ -1,13 +1,12 @@
-import os
 import warnings
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, read, to_model_rate
 from vocalsep.errors import AudioError, VoicesError
+from vocalsep.evaluation.metrics import f0_f_measure
 from vocalsep.f0 import crepe, viterbi
 from vocalsep.f0.polyphonic import ordered_totals, track_polyphonic
 from vocalsep.f0.salience import PITCHES, activations, log_spectrum, tonality
@@ -15,7 +14,6 @@ from vocalsep.tracks import HOP, HOP_LENGTH
 from vocalsep.voices import parse_voices
 
 SECONDS = 3.0
-DATA = Path(os.environ.get("VOCALSEP_DATA", Path(__file__).parents[1] / "../shared/data"))
 
 
 def sung(frequency, *, sample_rate=MODEL_SAMPLE_RATE, roll_off=1.0, vibrato_cents=30.0, rate=5.5, gain=0.1):
@@ -236,24 +234,14 @@ def test_rests_in_viterbi_equal_exhaustive_search():
     assert total(decoded) == pytest.approx(max(total(path) for path in paths))
 
 
-def per_voice_f(reference, estimate, tolerance_cents=50):
-    both = (reference > 0) & (estimate > 0)
-    ratio = np.divide(estimate, reference, out=np.ones_like(estimate), where=both)
-    right = (both & (np.abs(1200 * np.log2(ratio)) < tolerance_cents)).sum(axis=1)
-    return 2 * right / ((reference > 0).sum(axis=1) + (estimate > 0).sum(axis=1))
-
-
-def test_real_quartet():
-    folder = DATA / "csd" / "nino_dios"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent; set VOCALSEP_DATA to the folder of recordings")
+def test_real_quartet(data):
     cut = slice(20 * MODEL_SAMPLE_RATE, 40 * MODEL_SAMPLE_RATE)
     stems = {}
     for part in ("soprano", "alto", "tenor", "bass"):
-        waveform, sample_rate = read(folder / f"{part}_1.flac")
+        waveform, sample_rate = read(data / "csd" / "nino_dios" / f"{part}_1.flac")
         stems[part] = to_model_rate(waveform, sample_rate)[cut]
     reference = crepe.f0_from_stems(stems)
     tracks = track_polyphonic(sum(stems.values()), MODEL_SAMPLE_RATE)
-    scores = per_voice_f(reference.frequencies, tracks.frequencies)
+    scores = f0_f_measure(reference.frequencies, tracks.frequencies)
     assert scores.mean() > 0.82, scores
     assert scores.min() > 0.72, scores

@@ -68,6 +68,11 @@ def test_frames_are_centred_on_multiples_of_16_ms(sample_rate, frame):
         assert float(level[frame - 1] / level[frame + 1]) == pytest.approx(1, rel=0.02)
 
 
+def test_frames_are_centred_on_the_nearest_sample():
+    centres = StftGrid.of_duration(44100).centres(0, 1000).numpy()
+    np.testing.assert_array_equal(centres, np.rint(np.arange(1000) * 705.6))
+
+
 def test_frames_do_not_drift_within_an_hour():
     grid = StftGrid.of_duration(44100)
     frame = 225_000  # 16 ms each

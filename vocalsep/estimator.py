@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vocalsep import weights
@@ -74,15 +74,18 @@ class EstimatorConfig:
         names = {field.name for field in fields(cls)}
         if set(config) != names:
             raise WeightsError(f"checkpoint is not one of an estimator: its settings are {', '.join(sorted(config))}")
-        try:
-            found = cls(**{**config, "dilations": tuple(int(d) for d in config["dilations"])})
-            numbers = [getattr(found, name) for name in names - {"dilations"}]
-        except TypeError as error:
-            raise WeightsError(f"checkpoint is not one of an estimator ({error})") from error
-        if not all(isinstance(number, int) and 0 < number <= 1024 for number in [*numbers, *found.dilations]):
+        dilations = config["dilations"]
+        if not isinstance(dilations, (list, tuple)) or not 0 < len(dilations) <= 32:
+            raise WeightsError(f"estimator's dilations are {dilations!r}; expected a list of 1 to 32 numbers")
+        numbers = [*dilations, *(config[name] for name in names - {"dilations"})]
+        if not all(type(number) is int and 0 < number <= 1024 for number in numbers):
             raise WeightsError(f"estimator's settings are {dict(config)}; expected whole numbers from 1 to 1024")
-        if found.order % 2 or not found.kernel_size % 2 or len(found.dilations) > 32:
-            raise WeightsError(f"estimator's settings are {dict(config)}; expected an even order and an odd kernel")
+        found = cls(**{**config, "dilations": tuple(dilations)})
+        if found.order % 2 or not found.kernel_size % 2 or found.noise_bands < 2 or found.n_between > found.n_harmonics:
+            raise WeightsError(
+                f"estimator's settings are {dict(config)}; expected an even order, an odd kernel, two or more noise "
+                "bands, and no more gaps than harmonics"
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -171,24 +174,27 @@ def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@lru_cache(maxsize=4)
 def load_estimator(model: str, device: str = "cpu") -> Estimator:
     """Load an estimator by its name in the manifest or from a .safetensors file, ready for inference.
+
+    A file that was loaded before and has not changed since is not read again.
 
     Raises
     ------
     WeightsError
         If the weights are unknown, missing, corrupt, or not those of an estimator.
     """
+    path = Path(model)
+    version = path.stat().st_mtime_ns if model.endswith(".safetensors") and path.is_file() else 0
+    return _load_estimator(model, device, version)
+
+
+@lru_cache(maxsize=4)
+def _load_estimator(model: str, device: str, version: int) -> Estimator:
     checkpoint = weights.load(model)
     network = Estimator(EstimatorConfig.from_json(checkpoint.config))
     try:
         network.load_state_dict(checkpoint.tensors)
     except RuntimeError as error:
         raise WeightsError(f"weights {model!r} do not fit the estimator ({error})") from error
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in checkpoint.tensors.values()):
-        raise WeightsError(f"weights {model!r} hold values that are not finite; the file is damaged")
     return network.eval().requires_grad_(False).to(device)
-
-
-__all__ = ["Block", "Estimator", "EstimatorConfig", "load_estimator", "parameter_count"]

@@ -6,9 +6,8 @@ The rungs: `Separator.separate` and `separate` take arrays, `separate_file` a fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,34 +15,24 @@ from numpy.typing import ArrayLike
 
 from vocalsep import audio as audio_io
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate, validate_sample_rate, validate_waveform
-from vocalsep.errors import F0Error, ParameterError
+from vocalsep.errors import ParameterError
 from vocalsep.estimator import load_estimator
+from vocalsep.given import F0sLike, ProgressCallback, no_progress, resolve_tracks
 from vocalsep.masks import residual_gate, soft_masks
 from vocalsep.separation import FILENAME, Separation, plan_outputs
 from vocalsep.spectrum import InverseStft, StftGrid, stft
 from vocalsep.synthesizer import VoiceParameters, voice_power
-from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
+from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
 
 DEFAULT_MODEL = "default"
 RESIDUAL = "residual"
 """Name of the stem of what sounds while no voice sings."""
 
-MIN_F0 = 20.0
-"""Hz: no voice sings lower; smaller values are taken for mistakes such as flags, and have harmonics without end."""
-
 _PEAK = 0.5  # full scale that recordings are brought to before estimation, as in training
 _CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
 _CONTEXT = 8  # frames beside those the network reaches: half a window of the STFT that it looks at
 _BLOCK_FRAMES = 64  # frames (1 s) whose masks are rendered at once
-
-F0sLike: TypeAlias = "F0Tracks | ArrayLike | None"
-ProgressCallback: TypeAlias = Callable[[str, float], None]
-"""Called with the name of the stage ("f0", "parameters", "masks") and the fraction of it that is done."""
-
-
-def _no_progress(stage: str, fraction: float) -> None:
-    pass
 
 
 def resolve_device(device: str) -> str:
@@ -99,7 +88,7 @@ class Separator:
         sample_rate: int = MODEL_SAMPLE_RATE,
         voices: VoicesLike | None = None,
         residual: bool = False,
-        progress: ProgressCallback = _no_progress,
+        progress: ProgressCallback = no_progress,
     ) -> Separation:
         """Take a recording apart; see `vocalsep.separate`."""
         rate = validate_sample_rate(sample_rate)
@@ -114,7 +103,7 @@ class Separator:
             {name: stem.reshape(shape) for name, stem in zip(names, stems.numpy(), strict=True)}, tracks, rate
         )
 
-    def estimate(self, mono: Float32, tracks: F0Tracks, progress: ProgressCallback = _no_progress) -> VoiceParameters:
+    def estimate(self, mono: Float32, tracks: F0Tracks, progress: ProgressCallback = no_progress) -> VoiceParameters:
         """Estimate the source parameters of every voice, relative to a recording with a peak of 0.5.
 
         Parameters
@@ -168,80 +157,6 @@ class Separator:
         return inverse.result()
 
 
-def resolve_tracks(
-    f0s: F0sLike, voices: VoicesLike | None, mono: Float32, progress: ProgressCallback = _no_progress
-) -> F0Tracks:
-    """Return f0 tracks on the grid of a recording, from what the user gave, or tracked in the recording.
-
-    Parameters
-    ----------
-    f0s
-        F0Tracks on any grid; an array (voices, frames) in Hz on the 16-ms grid; None to track.
-    voices
-        See `voices.parse_voices`. None takes the names of `f0s`, or SATB.
-    mono
-        The recording, shape (samples,) at 16 kHz.
-
-    Raises
-    ------
-    F0Error
-        If the f0s cannot be used, or do not fit the voices or the recording.
-    """
-    frames = 1 + len(mono) // HOP_LENGTH
-    if f0s is None:
-        from vocalsep.f0.polyphonic import track_polyphonic
-
-        progress("f0", 0.0)
-        tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, "SATB" if voices is None else voices)
-        progress("f0", 1.0)
-        return tracks
-    if isinstance(f0s, F0Tracks):
-        tracks = f0s
-        if voices is not None:
-            tracks = _named(tracks, [voice.name for voice in parse_voices(voices)])
-    else:
-        tracks = _tracks_of_array(f0s, voices)
-    if abs(tracks.n_frames * tracks.hop - frames * HOP) > max(_LENGTH_TOLERANCE * frames * HOP, _LENGTH_SLACK):
-        raise F0Error(
-            f"f0s last {tracks.n_frames * tracks.hop:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), "
-            f"the recording {len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
-        )
-    sung = tracks.frequencies[tracks.voiced]
-    if sung.size and sung.min() < MIN_F0:
-        raise F0Error(f"f0s go down to {sung.min():g} Hz; expected {MIN_F0:g} Hz or more, or 0 = unvoiced")
-    return tracks.resampled(HOP, frames)
-
-
-_LENGTH_SLACK = 1.0
-"""Seconds by which f0s may be shorter or longer than the recording: trackers differ in how they treat the end."""
-_LENGTH_TOLERANCE = 0.02
-
-
-def _tracks_of_array(f0s: ArrayLike, voices: VoicesLike | None) -> F0Tracks:
-    try:
-        frequencies = np.asarray(f0s)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
-    if frequencies.ndim == 1:
-        frequencies = frequencies[None]
-    if frequencies.ndim != 2 or not 1 <= len(frequencies) <= 16:
-        raise F0Error(f"f0s have shape {np.shape(f0s)}; expected (voices, frames) with 1 to 16 voices")
-    if voices is None:
-        voices = "SATB" if len(frequencies) == 4 else len(frequencies)
-    return F0Tracks(frequencies, tuple(voice.name for voice in parse_voices(voices)))
-
-
-def _named(tracks: F0Tracks, names: list[str]) -> F0Tracks:
-    """Return the tracks of the voices `names`: by name if they have those names, else in their order."""
-    if set(names) <= set(tracks.names):
-        return tracks.select(names)
-    if len(names) != tracks.n_voices:
-        raise F0Error(
-            f"f0s have {tracks.n_voices} voices ({', '.join(tracks.names)}); expected {len(names)} ({', '.join(names)})"
-        )
-    return F0Tracks(tracks.frequencies, tuple(names), tracks.hop, tracks.confidence)
-
-
 def separate(
     audio: ArrayLike,
     f0s: F0sLike = None,
@@ -251,7 +166,7 @@ def separate(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str = "auto",
     residual: bool = False,
-    progress: ProgressCallback = _no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> Separation:
     """Take a recording of an ensemble apart into its voices.
 
@@ -315,7 +230,7 @@ def separate_file(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str = "auto",
     residual: bool = False,
-    progress: ProgressCallback = _no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> Separation:
     """Take an audio file apart; everything but `path` is as in `separate`."""
     waveform, sample_rate = audio_io.read(path)
@@ -343,7 +258,7 @@ def separate_files(
     audio_format: str = "wav",
     bit_depth: str = "16",
     overwrite: bool = False,
-    progress: ProgressCallback = _no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> dict[Path, list[Path]]:
     """Take several files apart and write their stems; the network is loaded once.
 

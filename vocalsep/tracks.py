@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
+from vocalsep.table import read_table, shortest, write_text
 from vocalsep.voices import is_voice_name, to_voice_name
 
 HOP_LENGTH = 256
@@ -154,8 +155,8 @@ class F0Tracks:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["time", *self.names])
         for time, column in zip(self.times, self.frequencies.T, strict=True):
-            writer.writerow([f"{time:.6f}", *(_shortest(value) for value in column)])
-        _write_text(Path(path), out.getvalue())
+            writer.writerow([f"{time:.6f}", *(shortest(value) for value in column)])
+        write_text(Path(path), out.getvalue())
 
     def to_csv_per_voice(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write `NAME.csv` with two columns, time in s and f0 in Hz, for each voice; return the paths.
@@ -169,8 +170,8 @@ class F0Tracks:
         """
         paths = [Path(folder) / f"{name}.csv" for name in self.names]
         for path, row in zip(paths, self.frequencies, strict=True):
-            lines = [f"{time:.6f},{_shortest(value)}" for time, value in zip(self.times, row, strict=True)]
-            _write_text(path, "\n".join(lines) + "\n")
+            lines = [f"{time:.6f},{shortest(value)}" for time, value in zip(self.times, row, strict=True)]
+            write_text(path, "\n".join(lines) + "\n")
         return paths
 
     @classmethod
@@ -198,7 +199,7 @@ class F0Tracks:
         source = Path(path)
         if source.is_dir():
             return _read_folder(source, names)
-        header, table = _read_table(source)
+        header, table = read_table(source)
         own = header or names or [to_voice_name(source.stem, "voice1")] * (table.shape[1] == 2) or []
         if len(own) != table.shape[1] - 1:
             raise F0Error(
@@ -284,70 +285,6 @@ def _is_hop(hop: Any) -> bool:
         return 0 < float(hop) <= 1
     except (TypeError, ValueError):
         return False
-
-
-def _shortest(value: np.float32) -> str:
-    return np.format_float_positional(value, unique=True, trim="-")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise F0Error(f"{path}: cannot be written ({error.strerror}); expected the path of a CSV file") from error
-
-
-def _read_table(path: Path) -> tuple[list[str] | None, NDArray[np.float64]]:
-    """Return the names of the voices, if the table has them, and its numbers with the times in front."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise F0Error(f"{path}: cannot be read ({error.strerror}); expected a CSV of time and f0") from error
-    except UnicodeDecodeError as error:
-        raise F0Error(f"{path}: is not text in UTF-8; expected a CSV of time and f0") from error
-    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise F0Error(f"{path}: is empty; expected lines of time in seconds and f0 in Hz")
-    # The last line holds numbers for certain; the first may hold names, and in them any mark.
-    separator = next((mark for mark in "\t;," if mark in rows[-1][1]), None)
-    first = _split(rows[0][1], separator)
-    header = first if _number(first[0]) is None else None
-    table: list[list[float]] = []
-    for number, line in rows[1 if header else 0 :]:
-        values = [_number(cell) for cell in _split(line, separator)]
-        if None in values or len(values) < 2 or (table and len(values) != len(table[0])):
-            raise F0Error(f"{path}: line {number} is {line[:60]!r}; expected time and f0 for each voice")
-        table.append([value for value in values if value is not None])
-    if not table:
-        raise F0Error(f"{path}: has a line of names but no values; expected lines of time in seconds and f0 in Hz")
-    numbers = np.array(table)
-    if header is None:
-        return None, numbers
-    time = next((i for i, name in enumerate(header) if name.casefold().strip("# ").startswith("time")), 0)
-    order = [time, *(i for i in range(numbers.shape[1]) if i != time)]
-    return [name for i, name in enumerate(header) if i != time], numbers[:, order] if time < len(order) else numbers
-
-
-def _split(line: str, separator: str | None) -> list[str]:
-    try:
-        cells = line.split() if separator is None else next(csv.reader([line], delimiter=separator), [""])
-    except csv.Error:
-        return [line]
-    # Where commas do not separate columns they are decimal marks.
-    return [cell.strip() if separator == "," else cell.strip().replace(",", ".") for cell in cells] or [""]
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return float(cell) if cell else 0.0
-    except ValueError:
-        return None
 
 
 def _from_times(times: NDArray[np.float64], values: NDArray[np.float64], names: tuple[str, ...]) -> F0Tracks:

@@ -29,9 +29,13 @@ def benchmark(folder: Path, singer: str, crepe: str, speed: bool, model: str, de
 
     separator = Separator(model, device)
     ensemble = bench.load_ensemble(folder, singer)
-    click.echo(f"{folder}, singer {singer}, weights {model}; SI-SDR mean / median in dB")
-    for line in bench.format_table(bench.quality(ensemble, separator, crepe=crepe), ensemble.names):
+    tracks = bench.tracking(ensemble, crepe=crepe)
+    click.echo(f"{folder}, singer {singer}, weights {model}, CREPE {crepe}; SI-SDR mean / median in dB")
+    for line in bench.format_table(bench.quality(ensemble, separator, tracks), ensemble.names):
         click.echo(line)
+    measure = tracks.f_measure
+    each = ", ".join(f"{name} {value:.2f}" for name, value in zip(ensemble.names, measure, strict=True))
+    click.echo(f"f0 from the mixture: F at 50 cents {measure.mean():.2f} ({each})")
     if speed:
         timing = bench.speed(ensemble, separator)
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in timing.stages.items())

@@ -20,7 +20,7 @@ from vocalsep.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vocalsep.separator import ProgressCallback
+    from vocalsep.given import ProgressCallback
 
 # Share of the whole that each stage takes on two cores, for the progress bar.
 _STAGES = {"f0": (0.0, 0.35), "parameters": (0.35, 0.15), "masks": (0.5, 0.5)}

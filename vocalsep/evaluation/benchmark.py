@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vocalsep import audio
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError
 from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.baselines.ideal import separate_ideal
-from vocalsep.evaluation.metrics import Scores, frame_scores, overall
+from vocalsep.evaluation.metrics import Scores, f0_f_measure, frame_scores, overall
 from vocalsep.f0.crepe import f0_from_stems
 from vocalsep.f0.polyphonic import track_polyphonic
 from vocalsep.separator import Separator
@@ -76,7 +77,26 @@ def load_ensemble(folder: str | os.PathLike[str], singer: str) -> Ensemble:
     return Ensemble(names, np.stack([waveform[:length] for waveform in waveforms]))
 
 
-def quality(ensemble: Ensemble, separator: Separator, *, crepe: str = "tiny") -> Iterator[Row]:
+@dataclass(frozen=True)
+class Tracking:
+    """F0 tracks of an ensemble from its stems, which serve as the truth, and from its mixture."""
+
+    from_stems: F0Tracks
+    from_mixture: F0Tracks
+
+    @property
+    def f_measure(self) -> NDArray[np.float64]:
+        """F-measure at 50 cents of the tracks from the mixture, shape (voices,)."""
+        return f0_f_measure(self.from_stems.frequencies, self.from_mixture.frequencies)
+
+
+def tracking(ensemble: Ensemble, *, crepe: str = "tiny") -> Tracking:
+    """Track the f0 of an ensemble with CREPE of a capacity on the stems, and in the mixture."""
+    from_stems = f0_from_stems(dict(zip(ensemble.names, ensemble.stems, strict=True)), capacity=crepe)
+    return Tracking(from_stems, track_polyphonic(ensemble.mixture, MODEL_SAMPLE_RATE, ensemble.names))
+
+
+def quality(ensemble: Ensemble, separator: Separator, tracks: Tracking) -> Iterator[Row]:
     """Yield the rows of the development table, by the protocol of `metrics.frame_scores`.
 
     Parameters
@@ -85,8 +105,8 @@ def quality(ensemble: Ensemble, separator: Separator, *, crepe: str = "tiny") ->
         What to separate; its singers must not have been trained on.
     separator
         With the weights to judge.
-    crepe
-        Capacity of CREPE for the f0 of the stems.
+    tracks
+        The f0 tracks to separate with.
     """
     mixture, stems = ensemble.mixture, ensemble.stems
 
@@ -97,11 +117,9 @@ def quality(ensemble: Ensemble, separator: Separator, *, crepe: str = "tiny") ->
         return np.stack(list(separator.separate(mixture, tracks).stems.values()))
 
     yield Row("mixture", "", score(np.broadcast_to(mixture, stems.shape)))
-    from_stems = f0_from_stems(dict(zip(ensemble.names, stems, strict=True)), capacity=crepe)
-    from_mixture = track_polyphonic(mixture, MODEL_SAMPLE_RATE, ensemble.names)
-    for label, tracks in ((f"CREPE {crepe}, stems", from_stems), ("mixture", from_mixture)):
-        yield Row("comb", label, score(separate_comb(mixture, tracks, MODEL_SAMPLE_RATE)))
-        yield Row("learned", label, score(learned(tracks)))
+    for label, f0 in (("CREPE on stems", tracks.from_stems), ("mixture", tracks.from_mixture)):
+        yield Row("comb", label, score(separate_comb(mixture, f0, MODEL_SAMPLE_RATE)))
+        yield Row("learned", label, score(learned(f0)))
     yield Row("ideal power mask", "", score(separate_ideal(mixture, stems, MODEL_SAMPLE_RATE)))
 
 

@@ -1,4 +1,4 @@
-"""Scale-invariant signal-to-distortion ratio, plain and by the protocol of the published figures."""
+"""Metrics: scale-invariant SDR, plain and by the protocol of the published figures; BSS Eval; F of f0 tracks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vocalsep.errors import AudioError, MissingExtraError
+from vocalsep.errors import AudioError, F0Error, MissingExtraError
 
 MIN_FRAME_ENERGY = 10.0
 """Sum of squares below which the protocol drops a frame of the reference as silent."""
@@ -118,6 +118,45 @@ def frame_scores(
 def overall(scores: tuple[Scores, ...]) -> Scores:
     """Return the frames of several voices as one."""
     return Scores(np.concatenate([score.values for score in scores]))
+
+
+def f0_f_measure(reference: ArrayLike, estimate: ArrayLike, *, tolerance_cents: float = 50.0) -> NDArray[np.float64]:
+    """Return the F-measure of f0 tracks, voice by voice.
+
+    A frame is right where both are voiced and within the tolerance; precision is over the frames voiced in the
+    estimate, recall over those voiced in the reference.
+
+    Parameters
+    ----------
+    reference, estimate
+        Hz, shape (voices, frames), 0 = unvoiced.
+    tolerance_cents
+        Cents.
+
+    Returns
+    -------
+    ndarray
+        Shape (voices,), in [0, 1]; NaN for a voice that is unvoiced in both.
+
+    Raises
+    ------
+    F0Error
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> f0_f_measure([[200.0, 200.0, 0.0]], [[201.0, 300.0, 0.0]])
+    array([0.5])
+    """
+    true, found = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
+    if true.shape != found.shape:
+        raise F0Error(f"reference has shape {true.shape} and estimate {found.shape}; expected the same")
+    both = (true > 0) & (found > 0)
+    cents = 1200 * np.log2(np.divide(found, true, out=np.ones_like(true), where=both))
+    right = (both & (np.abs(cents) <= tolerance_cents)).sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        measure: NDArray[np.float64] = 2 * right / ((true > 0).sum(axis=-1) + (found > 0).sum(axis=-1))
+    return measure
 
 
 def bss_metrics(references: ArrayLike, estimates: ArrayLike, sample_rate: int) -> NDArray[np.float64]:

@@ -273,6 +273,6 @@ def _random_gain(rng: Generator, shape: tuple[int, ...], range_db: float) -> Flo
 
 
 def _with_level(mixture: Tensor) -> Tensor:
-    """Bring each mixture to the peak that separation brings recordings to, less what it has below."""
+    """Return mixtures, those with a peak above full scale brought down to it."""
     peak = mixture.abs().amax(dim=-1, keepdim=True)
     return torch.where(peak > 1.0, mixture / peak.clamp_min(1e-9), mixture)

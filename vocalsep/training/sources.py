@@ -11,7 +11,7 @@ from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError, F0Error, ParameterError
 from vocalsep.f0.crepe import f0_from_stems
 from vocalsep.f0.polyphonic import track_polyphonic
-from vocalsep.separator import resolve_tracks
+from vocalsep.given import resolve_tracks
 from vocalsep.stems import audio_files, f0_of_guides
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks, register
 from vocalsep.training.data import EXCERPT_FRAMES, MixedSource, MixtureSource, SingerSource, Source, Take

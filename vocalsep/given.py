@@ -1,0 +1,96 @@
+"""The f0 tracks of a recording: those that a user gives, brought onto its grid, or tracked in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
+from vocalsep.errors import F0Error
+from vocalsep.f0.polyphonic import track_polyphonic
+from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
+from vocalsep.voices import VoicesLike, parse_voices
+
+MIN_F0 = 20.0
+"""Hz: no voice sings lower; smaller values are taken for mistakes such as flags, and have harmonics without end."""
+_LENGTH_SLACK = 1.0
+"""Seconds by which f0s may be shorter or longer than the recording: trackers differ in how they treat the end."""
+_LENGTH_TOLERANCE = 0.02
+
+F0sLike: TypeAlias = "F0Tracks | ArrayLike | None"
+ProgressCallback: TypeAlias = Callable[[str, float], None]
+"""Called with the name of the stage ("f0", "parameters", "masks") and the fraction of it that is done."""
+
+
+def no_progress(stage: str, fraction: float) -> None:
+    """Do nothing: for callers that need not know how far the work is."""
+
+
+def resolve_tracks(
+    f0s: F0sLike, voices: VoicesLike | None, mono: Float32, progress: ProgressCallback = no_progress
+) -> F0Tracks:
+    """Return f0 tracks on the grid of a recording, from what the user gave, or tracked in the recording.
+
+    Parameters
+    ----------
+    f0s
+        F0Tracks on any grid; an array (voices, frames) in Hz on the 16-ms grid; None to track.
+    voices
+        See `voices.parse_voices`. None takes the names of `f0s`, or SATB.
+    mono
+        The recording, shape (samples,) at 16 kHz.
+
+    Raises
+    ------
+    F0Error
+        If the f0s cannot be used, or do not fit the voices or the recording.
+    """
+    frames = 1 + len(mono) // HOP_LENGTH
+    if f0s is None:
+        progress("f0", 0.0)
+        tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, "SATB" if voices is None else voices)
+        progress("f0", 1.0)
+        return tracks
+    if isinstance(f0s, F0Tracks):
+        tracks = f0s
+        if voices is not None:
+            tracks = _named(tracks, [voice.name for voice in parse_voices(voices)])
+    else:
+        tracks = _tracks_of_array(f0s, voices)
+    if abs(tracks.n_frames * tracks.hop - frames * HOP) > max(_LENGTH_TOLERANCE * frames * HOP, _LENGTH_SLACK):
+        raise F0Error(
+            f"f0s last {tracks.n_frames * tracks.hop:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), "
+            f"the recording {len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
+        )
+    sung = tracks.frequencies[tracks.voiced]
+    if sung.size and sung.min() < MIN_F0:
+        raise F0Error(f"f0s go down to {sung.min():g} Hz; expected {MIN_F0:g} Hz or more, or 0 = unvoiced")
+    return tracks.resampled(HOP, frames)
+
+
+def _tracks_of_array(f0s: ArrayLike, voices: VoicesLike | None) -> F0Tracks:
+    try:
+        frequencies = np.asarray(f0s)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
+    if frequencies.ndim == 1:
+        frequencies = frequencies[None]
+    if frequencies.ndim != 2 or not 1 <= len(frequencies) <= 16:
+        raise F0Error(f"f0s have shape {np.shape(f0s)}; expected (voices, frames) with 1 to 16 voices")
+    if voices is None:
+        voices = "SATB" if len(frequencies) == 4 else len(frequencies)
+    return F0Tracks(frequencies, tuple(voice.name for voice in parse_voices(voices)))
+
+
+def _named(tracks: F0Tracks, names: list[str]) -> F0Tracks:
+    """Return the tracks of the voices `names`: by name if they have those names, else in their order."""
+    if set(names) <= set(tracks.names):
+        return tracks.select(names)
+    if len(names) != tracks.n_voices:
+        raise F0Error(
+            f"f0s have {tracks.n_voices} voices ({', '.join(tracks.names)}); expected {len(names)} ({', '.join(names)})"
+        )
+    return F0Tracks(tracks.frequencies, tuple(names), tracks.hop, tracks.confidence)
