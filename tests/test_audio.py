@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import wave
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,27 +123,30 @@ def test_written_files_have_the_usual_rights(tmp_path):
     assert (tmp_path / "x.wav").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.fixture
-def file_size_limit():
-    """A full disk, as far as a program sees it: files cannot grow beyond so many bytes."""
+@contextmanager
+def full_disk(size):
+    """A full disk, as far as this process sees it: no file, the log of a test run included, grows beyond so many bytes."""
     resource = pytest.importorskip("resource", reason="file sizes can only be limited on POSIX systems")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 # The last block is written when libsndfile closes the file, and its failure then goes unsaid.
 @pytest.mark.parametrize("missing", [1, 60, 2000, None])
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, file_size_limit, suffix, missing, capfd):
+def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, suffix, missing, capfd):
     waveform = noise(1, 48000)
     audio.write(tmp_path / f"size.{suffix}", waveform, 16000)
     size = (tmp_path / f"size.{suffix}").stat().st_size
     (tmp_path / f"size.{suffix}").unlink()
     target = tmp_path / f"x.{suffix}"
     target.write_bytes(b"old")
-    file_size_limit(0 if missing is None else size - missing)
-    with pytest.raises(AudioError, match=rf"x\.{suffix}: cannot be written \(.+\); expected"):
+    refused = pytest.raises(AudioError, match=rf"x\.{suffix}: cannot be written \(.+\); expected")
+    with refused, full_disk(0 if missing is None else size - missing):
         audio.write(target, waveform, 16000)
     assert target.read_bytes() == b"old"
     assert files_in(tmp_path) == [target.name]
