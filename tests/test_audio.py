@@ -125,7 +125,7 @@ def test_written_files_have_the_usual_rights(tmp_path):
 
 @contextmanager
 def full_disk(size):
-    """A full disk, as far as this process sees it: no file, the log of a test run included, grows beyond so many bytes."""
+    """A full disk as this process sees it: no file, not even the log of a test run, grows beyond so many bytes."""
     resource = pytest.importorskip("resource", reason="file sizes can only be limited on POSIX systems")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
