@@ -391,7 +391,9 @@ class TestBenchmark:
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
         assert lines[0].startswith("csd, singer 3, weights ")
-        assert [line.split()[0] for line in lines[2:]] == ["mixture", "comb", "learned", "comb", "learned", "ideal"]
+        systems = ["mixture", "comb", "learned", "comb", "learned", "ideal"]
+        assert [line.split()[0] for line in lines[2:]] == [*systems, "f0"]
+        assert lines[-1].startswith("f0 from the mixture: F at 50 cents 1.00 (soprano 1.00, ")
 
     def test_missing_parts(self, model):
         assert "has no recording named soprano_3" in refused("benchmark", "stems", *model)
