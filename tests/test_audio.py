@@ -373,5 +373,20 @@ def test_to_model_rate_mixes_and_resamples():
 
 
 @pytest.mark.filterwarnings("error")
-def test_to_model_rate_does_not_overflow():
-    np.testing.assert_allclose(audio.to_model_rate(np.full((2, 3), 3e38), 16000), 3e38, rtol=1e-6)
+def test_channels_that_cancel_do_not_silence_the_mono_copy():
+    tone = harmonic(1, 16000, 4000)[0]
+    np.testing.assert_array_equal(audio.to_model_rate(np.stack([tone, -tone]), 16000), tone)
+    np.testing.assert_allclose(audio.to_model_rate(np.stack([tone, 0 * tone]), 16000), tone / 2, atol=1e-7)
+
+
+def test_louder_than_audio_is_refused(tmp_path):
+    with pytest.raises(AudioError, match=r"audio peaks at 2e\+07 times full scale; expected about 1"):
+        audio.validate_waveform([0.0, -2e7])
+    soundfile.write(tmp_path / "loud.wav", np.float32([0, 1e30]), 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"loud.wav: audio peaks at 1e\+30 times full scale"):
+        audio.read(tmp_path / "loud.wav")
+
+
+def test_a_path_is_no_array():
+    with pytest.raises(AudioError, match=r"audio is the path 'choir.wav'; expected an array, or use separate_file"):
+        audio.validate_waveform("choir.wav")

@@ -352,7 +352,7 @@ class TestTrain:
         assert result.exit_code == 0, result.output
         assert "holds a run already; use --resume" in refused("train", "--singers", "singers", "-o", "run", *self.SHORT)
         result = run("train", "--singers", "singers:1", "-o", "run", "--seed", 8, "--resume", *self.SHORT)
-        assert (result.exit_code, "other settings" in result.stderr) == (2, True)
+        assert (result.exit_code, "holds a run with seed 7" in result.stderr) == (2, True)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -116,3 +116,16 @@ def test_range_of_voice(span):
 def test_voice_of_wrong_types(arguments):
     with pytest.raises(VoicesError):
         Voice(*arguments)
+
+
+@pytest.mark.parametrize("voices", ["S,A", ["S", "A"], "soprano, alto"])
+def test_letters_and_names_in_a_list_are_parts(voices):
+    assert parse_voices(voices) == parse_voices("SA")
+
+
+def test_numbered_names_have_the_range_of_their_part():
+    (alto,) = parse_voices("A")
+    assert parse_voices("alto1, alto 2") == (
+        Voice("alto1", alto.fmin, alto.fmax),
+        Voice("alto 2", alto.fmin, alto.fmax),
+    )

@@ -32,6 +32,11 @@ MAX_SAMPLE_RATE = 768000
 MAX_CHANNELS = 128
 """More than that is taken for an array whose axes are the wrong way round."""
 
+MAX_PEAK = 1e6
+"""Times full scale: louder samples are no audio, and their powers would overflow."""
+
+_CANCELLED = 0.01  # of the channels' mean power: less of it in their mean is cancellation
+
 # libsndfile's names of what we write: format -> bit depth -> subtype.
 _SUBTYPES: dict[str, dict[str, str]] = {
     "wav": {"16": "PCM_16", "24": "PCM_24", "float32": "FLOAT"},
@@ -99,6 +104,8 @@ def validate_waveform(audio: ArrayLike) -> Float32:
     >>> validate_waveform([0.0, 0.5, -0.5]).shape
     (1, 3)
     """
+    if isinstance(audio, (str, os.PathLike)):
+        raise AudioError(f"audio is the path {str(audio)!r}; expected an array, or use separate_file for files")
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -121,7 +128,14 @@ def validate_waveform(audio: ArrayLike) -> Float32:
     if not np.isfinite(waveform).all():
         bad = int(waveform.size - np.isfinite(waveform).sum())
         raise AudioError(f"audio holds {bad} samples that are NaN, infinite or beyond float32; expected finite numbers")
+    _validate_peak(waveform)
     return waveform
+
+
+def _validate_peak(waveform: Float32) -> None:
+    peak = max(abs(float(waveform.max())), abs(float(waveform.min())))
+    if peak > MAX_PEAK:
+        raise AudioError(f"audio peaks at {peak:.2g} times full scale; expected about 1, at most {MAX_PEAK:g}")
 
 
 def read(path: str | os.PathLike[str]) -> Audio:
@@ -153,6 +167,7 @@ def read(path: str | os.PathLike[str]) -> Audio:
     if not np.isfinite(samples).all():
         raise AudioError(f"{source}: holds samples that are NaN or infinite; expected finite numbers")
     try:
+        _validate_peak(samples)
         return Audio(np.ascontiguousarray(samples.T), validate_sample_rate(sample_rate))
     except AudioError as error:
         raise AudioError(f"{source}: {error}") from None
@@ -334,13 +349,15 @@ def resample(audio: ArrayLike, source_rate: int, target_rate: int) -> Float32:
     if source_rate == target_rate:
         return waveform
     length = max(1, round(waveform.shape[1] * target_rate / source_rate))
-    resampled = soxr.resample(waveform.T, source_rate, target_rate, quality="HQ").T[:, :length]
+    resampled = soxr.resample(waveform.T.copy(), source_rate, target_rate, quality="HQ").T[:, :length]
     missing = length - resampled.shape[1]
     return np.ascontiguousarray(np.pad(resampled, ((0, 0), (0, missing))), dtype=np.float32)
 
 
 def to_model_rate(audio: ArrayLike, sample_rate: int) -> Float32:
     """Mix a waveform down to one channel at `MODEL_SAMPLE_RATE`.
+
+    Where channels cancel each other (one of a stereo pair is out of phase) the loudest is taken instead.
 
     Parameters
     ----------
@@ -352,6 +369,10 @@ def to_model_rate(audio: ArrayLike, sample_rate: int) -> Float32:
     ndarray
         Shape (samples at 16 kHz,), float32.
     """
-    mono = validate_waveform(audio).mean(axis=0, keepdims=True, dtype=np.float64)
+    waveform = validate_waveform(audio)
+    mono = waveform.mean(axis=0, keepdims=True, dtype=np.float64)
+    power = np.square(waveform, dtype=np.float64).mean(axis=1)
+    if np.square(mono).mean() < _CANCELLED * power.mean():
+        mono = waveform[[power.argmax()]]
     resampled: Float32 = resample(mono, sample_rate, MODEL_SAMPLE_RATE)[0]
     return resampled

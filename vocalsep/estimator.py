@@ -95,8 +95,7 @@ class EstimatorConfig:
 
 # Least distance between two LSFs: a resonance is then at least about 20 Hz wide.
 _MIN_LSF_SPACING = 0.01  # rad, 25 Hz
-# Level of the outputs where the network says 0, relative to the mixture's frame level (RMS over bins).
-_GAIN_OFFSET = 0.0
+# Natural log of the noise where the network says 0, relative to the mixture's level (RMS over bins).
 _NOISE_OFFSET = -4.0
 
 
@@ -163,7 +162,7 @@ class Estimator(nn.Module):
         log_level = features.log_level
         return VoiceParameters(
             f0=f0,
-            log_gain=log_level + _GAIN_OFFSET + gain[..., 0].clamp(-12, 12),
+            log_gain=log_level + gain[..., 0].clamp(-12, 12),
             lsf=lsf_from_logits(spacings, _MIN_LSF_SPACING),
             log_noise=log_level[..., None] + _NOISE_OFFSET + noise.clamp(-12, 12),
         )

@@ -7,7 +7,8 @@ Every voice looks at the mixture through its own f0, so one network serves any v
   sang alike with 12 dB per octave of roll-off;
 * the mixture's log-mel spectrum, log2 f0, and whether the voice is voiced.
 
-Levels are relative to the mixture's in the frame, which is given too, so that the network need not learn loudness.
+Levels are relative to the mixture's around the frame (half a second), which is given too, so that the network need
+not learn loudness.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ N_BETWEEN = 20
 N_MELS = 64
 _FLOOR = 1e-10  # of power in a bin, -100 dB: some 50 dB below a choir whose peak is full scale
 _COMB_EXPONENT = -4.0  # of power over harmonic number: 12 dB per octave
+_BEYOND = -14.0  # log power of harmonics beyond 8 kHz, relative to the mixture: as good as nothing, -60 dB
 _LOBE_BINS = 0.8
 """Standard deviation of the lobe of a harmonic, in bins of the window (0.55 for a tone that stands still)."""
 _REFERENCE_F0 = 220.0
@@ -113,12 +115,7 @@ def _sample(log_spectrum: Tensor, frequency: Tensor, grid: StftGrid) -> Tensor:
     low = torch.gather(spectra, -1, left.long())
     high = torch.gather(spectra, -1, left.long() + 1)
     inside = (frequency > 0) & (frequency < grid.sample_rate / 2)
-    return torch.where(inside, low + weight * (high - low), _sample_floor(low))
-
-
-def _sample_floor(like: Tensor) -> Tensor:
-    # What a voice is told of harmonics beyond 8 kHz: as good as nothing, -60 dB below the mixture.
-    return torch.full_like(like, -14.0)
+    return torch.where(inside, low + weight * (high - low), _BEYOND)
 
 
 def _overlap(f0: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:

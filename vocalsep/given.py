@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -16,9 +17,12 @@ from vocalsep.voices import VoicesLike, parse_voices
 
 MIN_F0 = 20.0
 """Hz: no voice sings lower; smaller values are taken for mistakes such as flags, and have harmonics without end."""
-_LENGTH_SLACK = 1.0
-"""Seconds by which f0s may be shorter or longer than the recording: trackers differ in how they treat the end."""
-_LENGTH_TOLERANCE = 0.02
+_SLACK_SECONDS = (0.25, 1.0)
+"""Seconds by which the f0s of a recording may be too long (or an array too short) at least and at most."""
+_SLACK = 0.02
+"""Share of the recording's length by which they may be, between those: trackers differ in how they treat the end."""
+_MIN_COVERED = 0.5
+"""Share of the recording that F0Tracks must cover. They may end early, since files leave out a rest at the end."""
 
 F0sLike: TypeAlias = "F0Tracks | ArrayLike | None"
 ProgressCallback: TypeAlias = Callable[[str, float], None]
@@ -37,7 +41,8 @@ def resolve_tracks(
     Parameters
     ----------
     f0s
-        F0Tracks on any grid; an array (voices, frames) in Hz on the 16-ms grid; None to track.
+        F0Tracks on any grid, which may end before the recording does (voices then rest); an array (voices, frames)
+        in Hz on the 16-ms grid, as long as the recording; None to track.
     voices
         See `voices.parse_voices`. None takes the names of `f0s`, or SATB.
     mono
@@ -54,16 +59,21 @@ def resolve_tracks(
         tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, "SATB" if voices is None else voices)
         progress("f0", 1.0)
         return tracks
+    if isinstance(f0s, (str, os.PathLike)):
+        raise F0Error(f"f0s is the path {str(f0s)!r}; expected an array or F0Tracks, such as F0Tracks.from_csv gives")
     if isinstance(f0s, F0Tracks):
         tracks = f0s
         if voices is not None:
             tracks = _named(tracks, [voice.name for voice in parse_voices(voices)])
     else:
         tracks = _tracks_of_array(f0s, voices)
-    if abs(tracks.n_frames * tracks.hop - frames * HOP) > max(_LENGTH_TOLERANCE * frames * HOP, _LENGTH_SLACK):
+    given, wanted = tracks.n_frames * tracks.hop, frames * HOP
+    slack = float(np.clip(_SLACK * wanted, *_SLACK_SECONDS))
+    shortest = _MIN_COVERED * wanted - slack if isinstance(f0s, F0Tracks) else wanted - slack
+    if not shortest <= given <= wanted + slack:
         raise F0Error(
-            f"f0s last {tracks.n_frames * tracks.hop:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), "
-            f"the recording {len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
+            f"f0s last {given:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), the recording "
+            f"{len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
         )
     sung = tracks.frequencies[tracks.voiced]
     if sung.size and sung.min() < MIN_F0:

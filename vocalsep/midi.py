@@ -83,7 +83,9 @@ def _parts(source: Path) -> list[tuple[str, list[Note]]]:
     except OSError as error:
         raise F0Error(f"{source}: cannot be read as MIDI ({error.strerror or error})") from error
     except Exception as error:  # mido checks little: damaged bytes end in any exception
-        raise F0Error(f"{source}: cannot be read as MIDI ({error or 'it ends early'}); expected a .mid file") from error
+        raise F0Error(
+            f"{source}: cannot be read as MIDI ({str(error) or 'it ends early'}); expected a .mid file"
+        ) from error
     tracks = [(name, channels) for name, channels in tracks if channels]
     if len(tracks) == 1 and len(tracks[0][1]) > 1:
         tracks = [("", {channel: notes}) for channel, notes in sorted(tracks[0][1].items())]

@@ -12,7 +12,7 @@ import numpy as np
 
 from vocalsep import audio as audio_io
 from vocalsep.audio import Float32
-from vocalsep.errors import ParameterError
+from vocalsep.errors import AudioError, ParameterError
 from vocalsep.tracks import F0Tracks
 
 FILENAME = "{track}/{stem}.{ext}"
@@ -72,15 +72,28 @@ class Separation:
         ParameterError
             If the template or the format cannot be used.
         AudioError
-            If a file cannot be written.
+            If a file cannot be written, or the stems are far louder than the format holds. No stem is left then.
         """
         paths = stem_paths(folder, self.stems, track=track, filename=filename, audio_format=audio_format)
         audio_io.validate_format(audio_format, bit_depth)
         stems = np.stack(list(self.stems.values()))
         if bit_depth != "float32":
             stems = within_full_scale(stems)
-        for path, stem in zip(paths, stems, strict=True):
-            audio_io.write(path, stem, self.sample_rate, bit_depth=bit_depth)
+            if len(stems) > 1 and np.abs(stems).max() > 1:
+                raise AudioError(
+                    f"the stems peak at {np.abs(stems).max():.2g} times full scale, more than {bit_depth}-bit samples "
+                    "hold; expected a recording within full scale, or float32 stems"
+                )
+        written: list[Path] = []
+        try:
+            for path, stem in zip(paths, stems, strict=True):
+                audio_io.write(path, stem, self.sample_rate, bit_depth=bit_depth)
+                written.append(path)
+        except BaseException:
+            # All stems or none: half a set would look like a finished separation.
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise
         return paths
 
 

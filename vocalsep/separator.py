@@ -43,6 +43,7 @@ def resolve_device(device: str) -> str:
     ParameterError
         If the device is unknown or not on this machine.
     """
+    device = str(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     available = {
@@ -284,6 +285,8 @@ def separate_files(
         If stems exist and `overwrite` is not set, or two recordings would write the same stems. Nothing is
         separated then.
     """
+    if isinstance(paths, (str, os.PathLike)):
+        raise ParameterError(f"paths is {str(paths)!r}; expected a list of files, or use separate_file for one")
     sources = [Path(path) for path in paths]
     names = stem_names(None, voices, residual)
     planned = plan_outputs(sources, out, names, filename=filename, audio_format=audio_format, overwrite=overwrite)

@@ -114,7 +114,8 @@ def parse_voices(voices: VoicesLike) -> tuple[Voice, ...]:
         * Part letters, high to low: "SATB", "SSA", "TTBB" (letters S, M, A, T, R for baritone, B);
         * a number: that many voices named voice1, voice2, ..., any range, high to low;
         * a text with commas, or a list: names ("soprano, alto"), or names with a range in Hz
-          ("lead=200-900, bass=65-300"), or `Voice` objects. Names of parts get the part's range.
+          ("lead=200-900, bass=65-300"), or `Voice` objects. Names of parts, also numbered
+          ("alto2"), get the part's range, and letters are those of parts ("S, A").
 
         A part that occurs more than once is numbered from the highest: soprano1, soprano2.
 
@@ -169,7 +170,12 @@ def _parse_name(text: str) -> Voice:
         raise VoicesError(f"a voice is {text!r}; expected a name or a Voice")
     name, ranged, span = (part.strip() for part in text.partition("="))
     if not ranged:
-        return _PART_OF_NAME.get(name.lower()) or Voice(name)
+        if name in PARTS:
+            return PARTS[name]
+        part = _PART_OF_NAME.get(name.lower().rstrip("0123456789 "))
+        if part is None:
+            return Voice(name)
+        return part if name.lower() == part.name else Voice(name, part.fmin, part.fmax)
     match = re.fullmatch(r"([0-9.]+)\s*[-\u2013]\s*([0-9.]+)", span)
     try:
         fmin, fmax = (float(limit) for limit in match.groups()) if match else (0.0, 0.0)

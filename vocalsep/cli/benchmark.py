@@ -29,6 +29,8 @@ def benchmark(folder: Path, singer: str, crepe: str, speed: bool, model: str, de
 
     separator = Separator(model, device)
     ensemble = bench.load_ensemble(folder, singer)
+    if model == "default":
+        click.echo("Note: the bundled weights have heard the data sets of their model card; judge others.", err=True)
     tracks = bench.tracking(ensemble, crepe=crepe)
     click.echo(f"{folder}, singer {singer}, weights {model}, CREPE {crepe}; SI-SDR mean / median in dB")
     for line in bench.format_table(bench.quality(ensemble, separator, tracks), ensemble.names):

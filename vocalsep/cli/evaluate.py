@@ -12,7 +12,9 @@ from vocalsep.cli.options import existing_path
 @click.command()
 @click.argument("references", type=existing_path())
 @click.argument("estimates", type=existing_path())
-@click.option("--museval", "with_museval", is_flag=True, help="Also SDR, SIR and SAR (needs the extra vocalsep[eval]).")
+@click.option(
+    "--museval", "with_museval", is_flag=True, help="Also SDR, SIR and SAR (needs the extra vocalsep[eval] and ffmpeg)."
+)
 def evaluate(references: Path, estimates: Path, with_museval: bool) -> None:
     """Score the stems in ESTIMATES against those of the same names in REFERENCES.
 

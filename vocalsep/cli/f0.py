@@ -44,7 +44,7 @@ def f0(
     """
     from vocalsep import audio
     from vocalsep.errors import MissingExtraError, ParameterError
-    from vocalsep.f0.polyphonic import track_polyphonic
+    from vocalsep.given import resolve_tracks
 
     target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
     image = target.parent / f"{target.name if per_voice else target.stem}.png"
@@ -54,7 +54,9 @@ def f0(
         if path.exists() and not overwrite:
             raise ParameterError(f"{path} exists; use --overwrite to replace it or -o for another file")
     waveform, sample_rate = audio.read(file)
-    tracks = given_tracks(None, guides, voices, crepe) or track_polyphonic(waveform, sample_rate, voices or "SATB")
+    tracks = resolve_tracks(
+        given_tracks(None, guides, voices, crepe), voices, audio.to_model_rate(waveform, sample_rate)
+    )
     if per_voice:
         for path in tracks.to_csv_per_voice(target):
             click.echo(path)

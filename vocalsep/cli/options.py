@@ -23,7 +23,7 @@ voices_option = click.option(
     "--voices",
     metavar="VOICES",
     help="Part letters (SATB, SSA, TTBB), a number (3), or names, with ranges in Hz if need be "
-    '("lead=200-900,bass"). Default: SATB, or the voices of --f0 or --guides.',
+    '("lead=200-900,bass"). Default: SATB, or those of the f0s or guides that are given.',
 )
 f0_option = click.option(
     "--f0",

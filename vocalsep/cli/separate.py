@@ -22,6 +22,7 @@ from vocalsep.cli.options import (
 if TYPE_CHECKING:
     from vocalsep.given import ProgressCallback
 
+_MENTION_SECONDS = 0.5  # by which f0s may end before the recording without a word
 # Share of the whole that each stage takes on two cores, for the progress bar.
 _STAGES = {"f0": (0.0, 0.35), "parameters": (0.35, 0.15), "masks": (0.5, 0.5)}
 
@@ -126,6 +127,11 @@ def separate(
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             continue
         seconds = waveform.shape[1] / sample_rate
+        if tracks is not None and seconds - tracks.n_frames * tracks.hop > _MENTION_SECONDS:
+            ending = tracks.n_frames * tracks.hop
+            click.echo(f"Note: the f0s end at {ending:.1f} s of {seconds:.1f} s; voices rest after that.", err=True)
+        if not result.f0.voiced.any():
+            click.echo("Note: no voice was found to sing; the recording was shared out by level.", err=True)
         elapsed = time.perf_counter() - started
         click.echo(f"{source}: {seconds:.1f} s, separated in {elapsed:.1f} s on {separator.device}")
         for path, voiced in zip(written, [*result.f0.voiced.mean(axis=1), None], strict=False):

@@ -62,6 +62,7 @@ def train(
     from vocalsep.separator import resolve_device
     from vocalsep.training.sources import training_sources
     from vocalsep.training.trainer import Trainer, TrainingConfig
+    from vocalsep.voices import parse_voices
 
     if folder is None and not singers:
         raise ParameterError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
@@ -77,9 +78,16 @@ def train(
         patience=patience,
         validate_every=validate_every,
     )
+    found = resolve_device(device)
+    if voices is not None:
+        parse_voices(voices)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ParameterError(f"{out}: cannot be a folder ({error.strerror}); choose another with -o") from error
     click.echo("Tracking f0 ...", err=True)
     training, validation = training_sources(folder, singers, guides, voices, held_out)
-    trainer = Trainer(config, training, validation, out, device=resolve_device(device))
+    trainer = Trainer(config, training, validation, out, device=found)
     if resume:
         trainer.resume()
     progress = trainer.run(report=lambda line: click.echo(line, err=True))

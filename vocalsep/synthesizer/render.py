@@ -30,7 +30,7 @@ _REACH = 2
 _SHARE = tuple(math.cos(math.pi * m / 8) ** 4 for m in range(-_REACH, _REACH + 1))
 _GLIDE_HOPS = 4.0
 """Hops of an even glide that spread a harmonic as far as the squared window does: sqrt(12) times its standard
-deviation of 1.13 hops."""
+deviation of 1.13 hops, rounded."""
 _MAX_GLIDE = 0.06
 """Largest change of f0 from frame to frame, relative, that is a glide (100 cents); more is another note."""
 _JITTER = 0.01

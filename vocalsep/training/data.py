@@ -238,7 +238,7 @@ class MixedSource:
 
 
 def add_room_and_noise(mixture: Tensor, rng: Generator) -> Tensor:
-    """Put a third of all batches of mixtures (batch, samples) into a room, and noise under a third."""
+    """Put three of ten batches of mixtures (batch, samples) into a room, and noise under three of ten."""
     if rng.random() < 0.3:
         mixture = augment.reverberate(mixture, rng)
     if rng.random() < 0.3:

@@ -214,10 +214,13 @@ class Trainer:
             If there is none, or it is of a run with other settings.
         """
         config, tensors = weights.load(self.folder / "state.safetensors")
-        if config.get("training") != asdict(self.config) or config.get("estimator") != json.loads(
-            json.dumps(self.network.config.to_json())
-        ):
-            raise WeightsError(f"{self.folder}: holds a run with other settings; expected those of this command")
+        saved = config.get("training") or {}
+        differing = [name for name, value in asdict(self.config).items() if saved.get(name) != value]
+        if differing:
+            listed = ", ".join(f"{name} {saved.get(name)}" for name in differing)
+            raise WeightsError(f"{self.folder}: holds a run with {listed}; expected the settings of this command")
+        if config.get("estimator") != json.loads(json.dumps(self.network.config.to_json())):
+            raise WeightsError(f"{self.folder}: holds a run of another network; expected the one of this command")
         self.network.load_state_dict(_under("network.", tensors))
         self.averaged.load_state_dict(_under("averaged.", tensors))
         state: dict[int, dict[str, Any]] = {}
