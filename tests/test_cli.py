@@ -396,6 +396,7 @@ class TestBenchmark:
         assert lines[-1].startswith("f0 from the mixture: F at 50 cents 1.00 (soprano 1.00, ")
 
     def test_missing_parts(self, model):
+        Path("stems/soprano.wav").unlink()
         assert "has no recording named soprano_3" in refused("benchmark", "stems", *model)
 
 

@@ -251,6 +251,12 @@ class TestBenchmark:
         with pytest.raises(AudioError, match="no recording named tenor_3"):
             benchmark.load_ensemble(folder, "3")
 
+    def test_files_may_be_named_by_part_alone(self, folder):
+        expected = benchmark.load_ensemble(folder, "3").stems
+        for path in folder.glob("*_3.flac"):
+            path.rename(path.with_name(path.name.replace("_3", "")))
+        np.testing.assert_array_equal(benchmark.load_ensemble(folder, "3").stems, expected)
+
     def test_the_table(self, folder, tiny_model):
         ensemble = benchmark.load_ensemble(folder, "3")
         tracks = benchmark.tracking(ensemble)

@@ -21,8 +21,9 @@ from vocalsep.cli.options import device_option, existing_path, model_option
 def benchmark(folder: Path, singer: str, crepe: str, speed: bool, model: str, device: str) -> None:
     """Separate the quartet of one singer of each part in FOLDER and print SI-SDR (mean / median, dB).
 
-    FOLDER holds single-singer recordings in time with one another, named soprano_3.flac and so on. The weights
-    must not have been trained on the singer. Protocol: excerpts of 4 s without the first, 1-s frames.
+    FOLDER holds recordings of single parts in time with one another, named soprano_3.flac and so on, or
+    soprano.flac. The weights must not have been trained on the singer. Protocol: excerpts of 4 s without the first,
+    1-s frames.
     """
     from vocalsep.evaluation import benchmark as bench
     from vocalsep.separator import Separator

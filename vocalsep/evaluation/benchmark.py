@@ -59,7 +59,7 @@ class Row:
 
 
 def load_ensemble(folder: str | os.PathLike[str], singer: str) -> Ensemble:
-    """Load PART_SINGER.* of the parts soprano, alto, tenor and bass from a folder.
+    """Load PART_SINGER.*, or else PART.*, of the parts soprano, alto, tenor and bass from a folder.
 
     Raises
     ------
@@ -70,9 +70,10 @@ def load_ensemble(folder: str | os.PathLike[str], singer: str) -> Ensemble:
     files = audio_files(Path(folder))
     waveforms = []
     for name in names:
-        if f"{name}_{singer}" not in files:
-            raise AudioError(f"{folder}: has no recording named {name}_{singer}; expected one for each part")
-        waveforms.append(audio.to_model_rate(*audio.read(files[f"{name}_{singer}"])))
+        path = files.get(f"{name}_{singer}") or files.get(name)
+        if path is None:
+            raise AudioError(f"{folder}: has no recording named {name}_{singer} or {name}; expected one for each part")
+        waveforms.append(audio.to_model_rate(*audio.read(path)))
     length = min(map(len, waveforms))
     return Ensemble(names, np.stack([waveform[:length] for waveform in waveforms]))
 
