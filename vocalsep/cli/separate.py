@@ -21,6 +21,8 @@ from vocalsep.cli.options import (
 
 if TYPE_CHECKING:
     from vocalsep.given import ProgressCallback
+    from vocalsep.separation import Separation
+    from vocalsep.tracks import F0Tracks
 
 _MENTION_SECONDS = 0.5  # by which f0s may end before the recording without a word
 # Share of the whole that each stage takes on two cores, for the progress bar.
@@ -126,18 +128,24 @@ def separate(
             failed += 1
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             continue
-        seconds = waveform.shape[1] / sample_rate
-        if tracks is not None and seconds - tracks.n_frames * tracks.hop > _MENTION_SECONDS:
-            ending = tracks.n_frames * tracks.hop
-            click.echo(f"Note: the f0s end at {ending:.1f} s of {seconds:.1f} s; voices rest after that.", err=True)
-        if not result.f0.voiced.any():
-            click.echo("Note: no voice was found to sing; the recording was shared out by level.", err=True)
-        elapsed = time.perf_counter() - started
-        click.echo(f"{source}: {seconds:.1f} s, separated in {elapsed:.1f} s on {separator.device}")
-        for path, voiced in zip(written, [*result.f0.voiced.mean(axis=1), None], strict=False):
-            click.echo(f"  {path}" + (f"  (sings {voiced:.0%} of the time)" if voiced is not None else ""))
+        _report(source, result, written, tracks, time.perf_counter() - started, separator.device)
     if failed:
         raise ParameterError(f"{failed} of {len(planned)} files could not be separated")
+
+
+def _report(
+    source: Path, result: Separation, written: list[Path], given: F0Tracks | None, elapsed: float, device: str
+) -> None:
+    """Print what was written, and on stderr what a user should know of it."""
+    seconds = next(iter(result.stems.values())).shape[-1] / result.sample_rate
+    if given is not None and seconds - given.n_frames * given.hop > _MENTION_SECONDS:
+        ending = given.n_frames * given.hop
+        click.echo(f"Note: the f0s end at {ending:.1f} s of {seconds:.1f} s; voices rest after that.", err=True)
+    if not result.f0.voiced.any():
+        click.echo("Note: no voice was found to sing; the recording was shared out by level.", err=True)
+    click.echo(f"{source}: {seconds:.1f} s, separated in {elapsed:.1f} s on {device}")
+    for path, voiced in zip(written, [*result.f0.voiced.mean(axis=1), None], strict=False):
+        click.echo(f"  {path}" + (f"  (sings {voiced:.0%} of the time)" if voiced is not None else ""))
 
 
 def _progress(bar: Any) -> ProgressCallback:
