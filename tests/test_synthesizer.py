@@ -54,6 +54,20 @@ class TestAllPole:
         edges = torch.cat([torch.zeros(50, 1), lsf, torch.full((50, 1), math.pi)], dim=1)
         assert edges.diff(dim=1).min() > 0.0099
 
+    def test_resonances_become_the_poles_of_the_filter(self) -> None:
+        frequency = torch.tensor([[600.0, 1040.0, 2250.0], [250.0, 1750.0, 2600.0]])
+        bandwidth = torch.tensor([[80.0, 90.0, 120.0], [60.0, 90.0, 200.0]])
+        lsf = all_pole.lsf_from_resonances(frequency, bandwidth, torch.tensor([0.3, 0.5]), 16000)
+        edges = torch.nn.functional.pad(lsf, (1, 1))
+        edges[:, -1] = math.pi
+        assert edges.diff(dim=-1).min() > 0
+        for row, real_pole in enumerate((0.3, 0.5)):
+            roots = np.roots(all_pole.polynomial(lsf[row]).numpy())
+            upper = roots[np.argsort(np.angle(roots))][-3:]
+            assert np.angle(upper) / (2 * np.pi) * 16000 == pytest.approx(frequency[row].numpy(), rel=1e-4)
+            assert -np.log(np.abs(upper)) / np.pi * 16000 == pytest.approx(bandwidth[row].numpy(), rel=1e-3)
+            assert np.sort(np.abs(roots - real_pole))[:2] == pytest.approx(0, abs=1e-3)
+
     def test_gradient(self) -> None:
         lsf = random_lsf(3).requires_grad_()
         omega = torch.linspace(0.1, 3.0, 7, dtype=torch.float64)

@@ -72,6 +72,49 @@ def lsf_from_logits(logits: Tensor, min_spacing: float) -> Tensor:
     return torch.cumsum(spacing, dim=-1)[..., :-1]
 
 
+def lsf_from_resonances(frequency: Tensor, bandwidth: Tensor, real_pole: Tensor, sample_rate: float) -> Tensor:
+    """Return the LSFs of the all-pole filter with these resonances and a double real pole r.
+
+    A(z) = (1 - r z^-1)^2 prod_i (1 - z_i z^-1) (1 - z_i* z^-1) with z_i = e^((-pi B_i + 2 pi j F_i) / fs).
+
+    Parameters
+    ----------
+    frequency, bandwidth
+        F_i and B_i in Hz, shape (..., resonances).
+    real_pole
+        r in [0, 1), shape (...): the larger, the less treble.
+    sample_rate
+        fs in Hz.
+
+    Returns
+    -------
+    Tensor
+        Shape (..., 2 resonances + 2), increasing, in double precision.
+    """
+    radius = torch.exp(-math.pi * bandwidth.double() / sample_rate)
+    middle = -2 * radius * torch.cos(2 * math.pi * frequency.double() / sample_rate)
+    middle = torch.cat([middle, -2 * real_pole.double()[..., None]], dim=-1)
+    last = torch.cat([radius**2, real_pole.double()[..., None] ** 2], dim=-1)
+    a = torch.nn.functional.pad(middle.new_ones(*middle.shape[:-1], 1), (0, 2 * middle.shape[-1] + 1))
+    for index in range(middle.shape[-1]):
+        a = a + middle[..., index : index + 1] * a.roll(1, -1) + last[..., index : index + 1] * a.roll(2, -1)
+    # Division by 1 + z^-1 and 1 - z^-1 takes the roots of P and Q on the real axis away.
+    sign = torch.ones_like(a)
+    sign[..., 1::2] = -1
+    p = sign * torch.cumsum(sign * (a + a.flip(-1)), dim=-1)
+    q = torch.cumsum(a - a.flip(-1), dim=-1)
+    return torch.cat([_upper_angles(p[..., :-1]), _upper_angles(q[..., :-1])], dim=-1).sort(dim=-1).values
+
+
+def _upper_angles(coefficients: Tensor) -> Tensor:
+    """Return the angles in (0, pi) of the roots of 1 + c_1 z^-1 + ... + c_p z^-p, all on the unit circle in pairs."""
+    order = coefficients.shape[-1] - 1
+    companion = torch.diag_embed(coefficients.new_ones(*coefficients.shape[:-1], order - 1), offset=-1)
+    companion[..., 0, :] = -coefficients[..., 1:] / coefficients[..., :1]
+    angles: Tensor = torch.linalg.eigvals(companion).angle()
+    return angles.sort(dim=-1).values[..., order // 2 :]
+
+
 def polynomial(lsf: Tensor) -> Tensor:
     """Return the coefficients 1, a_1, ..., a_p of A(z), shape (..., order + 1), for filters in the time domain."""
     p = _product(lsf[..., 0::2], torch.tensor([1.0, 1.0], dtype=lsf.dtype, device=lsf.device))

@@ -19,6 +19,8 @@ from vocalsep.synthesizer.render import harmonic_log_amplitude, noise_log_densit
 
 _NOISE_WINDOW = 0.032
 """Seconds of the window in which the noise is filtered: two hops."""
+_BLOCK = 16
+"""Frames whose harmonics are rendered at once: few enough for a processor's cache."""
 
 
 def synthesize(
@@ -56,22 +58,60 @@ def harmonic_waveform(parameters: VoiceParameters, grid: StftGrid, samples: int)
 
     A note fades in over the frame before it and out over the frame behind it. All harmonics start in phase.
     """
-    nyquist = grid.sample_rate / 2
-    left, right, weight = _positions(parameters.n_frames, grid.hop_length, samples, parameters.f0.device)
-    weight = weight.to(parameters.f0.dtype)
+    hop = grid.hop_length
+    position = torch.arange(samples, device=parameters.f0.device, dtype=torch.float64) / hop
+    left = position.floor().clamp(max=parameters.n_frames - 1)
+    weight = (position - left).clamp(0, 1).to(parameters.f0.dtype)
+    left = left.long()
+    right = (left + 1).clamp(max=parameters.n_frames - 1)
     f0 = _held(parameters.f0)
     frequency = f0[..., left] * (1 - weight) + f0[..., right] * weight
     phase = torch.cumsum(frequency.double() * (2 * math.pi / grid.sample_rate), dim=-1)
-    number = torch.arange(1, harmonic_count(parameters.f0, nyquist) + 1, device=f0.device)
-    sounding = (parameters.f0[..., None] > 0) & (parameters.f0[..., None] * number < nyquist)
-    amplitude = torch.exp(harmonic_log_amplitude(parameters, len(number))) * sounding  # (..., frames, harmonics)
-    total = torch.zeros_like(frequency)
-    for k in range(len(number)):
-        envelope = amplitude[..., left, k] * (1 - weight) + amplitude[..., right, k] * weight
-        # The whole turns go before single precision comes.
-        turn = torch.remainder(phase * (k + 1), 2 * math.pi).to(total.dtype)
-        total = total + envelope * torch.sin(turn)
-    return total
+    # The whole turns go before single precision comes.
+    turn = torch.remainder(phase, 2 * math.pi).to(parameters.f0.dtype)
+    blocks = []
+    for first in range(0, parameters.n_frames, _BLOCK):
+        last = min(first + _BLOCK, parameters.n_frames)
+        start = min(math.ceil(first * hop), samples)
+        stop = samples if last == parameters.n_frames else min(math.ceil(last * hop), samples)
+        place = left[start:stop] - first, weight[start:stop]
+        blocks.append(_harmonic_block(parameters, grid.sample_rate / 2, first, turn[..., start:stop], *place))
+    return torch.cat(blocks, dim=-1)
+
+
+def _harmonic_block(
+    parameters: VoiceParameters, nyquist: float, first: int, turn: Tensor, left: Tensor, weight: Tensor
+) -> Tensor:
+    """Render the harmonics of the samples that lie in the frames from `first` on.
+
+    Parameters
+    ----------
+    parameters
+        Of all frames.
+    nyquist
+        Half the sample rate in Hz.
+    first
+        First frame.
+    turn
+        Phase of the fundamental in rad, shape (..., voices, samples).
+    left, weight
+        Frame left of each sample, counted from `first`, and weight of the frame right of it, shape (samples,).
+    """
+    last = min(first + _BLOCK + 1, parameters.n_frames)
+    f0 = parameters.f0[..., first:last]
+    if not (f0 > 0).any():
+        return torch.zeros_like(turn)
+    number = torch.arange(1, harmonic_count(f0, nyquist) + 1, device=f0.device)
+    sounding = (f0[..., None] > 0) & (f0[..., None] * number < nyquist)
+    # (..., frames, harmonics)
+    amplitude = torch.exp(harmonic_log_amplitude(parameters, len(number), first, last)) * sounding
+    # Interpolation as one small matrix is faster than gathering two amplitudes for each sample and harmonic.
+    interpolation = weight.new_zeros(len(left), last - first)
+    sample = torch.arange(len(left), device=left.device)
+    interpolation[sample, left] = 1 - weight
+    interpolation[sample, (left + 1).clamp(max=last - first - 1)] += weight
+    envelope = interpolation @ amplitude  # (..., samples, harmonics)
+    return (envelope * torch.sin(turn[..., None] * number)).sum(dim=-1)
 
 
 def noise_waveform(
@@ -86,14 +126,6 @@ def noise_waveform(
     held = density[..., torch.arange(frames, device=white.device).clamp(max=parameters.n_frames - 1)]
     # White noise of variance 1 has the one-sided density 2 / sample_rate.
     return istft(spectrum * torch.exp(held + 0.5 * math.log(grid.sample_rate / 2)), grid, samples)
-
-
-def _positions(n_frames: int, hop_length: float, samples: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the frames left and right of each sample and the weight of the right one."""
-    position = torch.arange(samples, device=device, dtype=torch.float64) / hop_length
-    left = position.floor().clamp(max=n_frames - 1)
-    right = (left + 1).clamp(max=n_frames - 1)
-    return left.long(), right.long(), (position - left).clamp(0, 1)
 
 
 def _held(f0: Tensor) -> Tensor:
