@@ -53,6 +53,20 @@ def test_uncertain_f0_is_pale(tmp_path, tracks):
     assert len(pixels_near(tmp_path / "unsure.png", picture._COLOURS[0])[0]) < 20
 
 
+@pytest.mark.parametrize(
+    ("confidence", "least", "most"), [(0.0, 0.1, 0.3), (0.3, 0.1, 0.3), (0.9, 0.9, 1), (1, 0.9, 1)]
+)
+def test_how_pale_a_confidence_is(tmp_path, confidence, least, most):
+    """The line's brightest pixels, as a share of the colour's own brightness on a black spectrogram."""
+    given = F0Tracks(np.full((1, 126), 220.0), ("a",), confidence=np.full((1, 126), confidence))
+    save_picture(tmp_path / "x.png", np.zeros(32000), 16000, given)
+    red = image.imread(tmp_path / "x.png")[..., 0]
+    # Inside the axes, clear of the legend, only the line is red.
+    rows = slice(red.shape[0] // 2, red.shape[0] * 3 // 4)
+    column = red[rows, red.shape[1] // 4 : red.shape[1] // 2]
+    assert least <= np.median(column.max(axis=0)) <= most
+
+
 def test_the_spectrogram_shows_what_sounds(tmp_path):
     silent = F0Tracks(np.zeros((1, 126), np.float32), ("a",))
     time = np.arange(88200) / 44100

@@ -449,3 +449,147 @@ def test_midi_with_damaged_bytes_never_leaks_an_exception(tmp_path):
         except F0Error:
             continue
         assert np.isfinite(found.frequencies).all()
+
+
+def melody(*notes: tuple[float | None, int], hop: float = HOP) -> np.ndarray:
+    """Return the pitch in semitones of notes (pitch or None for a rest, frames)."""
+    return np.concatenate([np.full(frames, np.nan if pitch is None else pitch) for pitch, frames in notes])
+
+
+def singing(*voices: np.ndarray, names: tuple[str, ...] = ("soprano", "alto", "tenor", "bass")) -> F0Tracks:
+    return F0Tracks(np.nan_to_num(440 * 2 ** ((np.stack(voices) - 69) / 12)), names[: len(voices)])
+
+
+def through_midi(folder: Path, tracks: F0Tracks) -> F0Tracks:
+    tracks.to_midi(folder / "out.mid")
+    return F0Tracks.from_midi(folder / "out.mid")
+
+
+SCALE = ((60, 40), (62, 40), (64, 30), (None, 20), (65, 60), (64, 12), (62, 12), (60, 50))
+SPANS = [(60, 0, 40), (62, 40, 80), (64, 80, 110), (65, 130, 190), (64, 190, 202), (62, 202, 214), (60, 214, 264)]
+
+
+def assert_notes(found: F0Tracks, spans: list[tuple[int, int, int]], frames: int, voice: int = 0) -> None:
+    heard = sung(found, voice)
+    assert [note for note, *_ in heard] == [note for note, *_ in spans]
+    edges = np.array([span for _, *span in heard]) / HOP
+    np.testing.assert_allclose(edges, [span for _, *span in spans], atol=frames + 1e-6)
+
+
+def test_to_midi_gives_plain_notes_back_exactly(tmp_path):
+    tracks = singing(melody(*SCALE), melody(*((pitch and pitch - 5, n) for pitch, n in SCALE)))
+    found = through_midi(tmp_path, tracks)
+    np.testing.assert_allclose(found.frequencies[:, : tracks.n_frames], tracks.frequencies, rtol=1e-6)
+    assert found.names == tracks.names
+
+
+@pytest.mark.parametrize(("rate", "depth"), [(4, 0.3), (4, 0.7), (5, 0.3), (5, 1), (6, 1), (7, 1)])
+def test_to_midi_hears_no_notes_in_vibrato(tmp_path, rate, depth):
+    pitch = melody((60, 120), (62, 120), (None, 15), (67, 90))
+    vibrato = depth * np.sin(2 * np.pi * rate * HOP * np.arange(len(pitch)))
+    found = through_midi(tmp_path, singing(pitch + vibrato))
+    assert_notes(found, [(60, 0, 120), (62, 120, 240), (67, 255, 345)], frames=4)
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2])
+@pytest.mark.parametrize("interval", [1, 3, 7, 12])
+def test_to_midi_puts_the_change_into_the_middle_of_a_glide(tmp_path, seconds, interval):
+    time = np.arange(200) * HOP
+    pitch = 60 + interval * np.clip((time - 1.5) / seconds + 0.5, 0, 1)
+    assert_notes(through_midi(tmp_path, singing(pitch)), [(60, 0, 94), (60 + interval, 94, 200)], frames=2)
+
+
+def test_to_midi_bridges_drop_outs_and_drops_blips(tmp_path):
+    pitch = melody((60, 60), (None, 30), (62, 60), (None, 30), (64, 60), (None, 30))
+    pitch[20:24] = np.nan  # a drop-out
+    pitch[110:113] = 62 + 12  # an octave error
+    pitch[160:164] = 70  # too short to be a note
+    found = through_midi(tmp_path, singing(pitch))
+    assert_notes(found, [(60, 0, 60), (62, 90, 150), (64, 180, 240)], frames=0)
+
+
+def test_to_midi_keeps_notes_apart_that_a_rest_separates(tmp_path):
+    found = through_midi(tmp_path, singing(melody((60, 30), (None, 8), (60, 30))))
+    assert_notes(found, [(60, 0, 30), (60, 38, 68)], frames=0)
+
+
+@pytest.mark.parametrize("hop", [0.005, 0.01, 256 / 44100, 0.02])
+def test_to_midi_of_other_hops(tmp_path, hop):
+    repeat = np.repeat(melody(*SCALE), 4)
+    fine = F0Tracks(singing(repeat).frequencies, ("a",), hop=HOP / 4).resampled(hop, int(264 * HOP / hop))
+    assert_notes(through_midi(tmp_path, fine), SPANS, frames=2)
+
+
+@pytest.mark.parametrize("cents", [-40, 25, 60])
+def test_to_midi_rounds_to_the_tuning_of_the_ensemble(tmp_path, cents):
+    """Every voice is as sharp as the others, and sings thirds a little wide: the intervals are as written."""
+    lower = melody((60, 100), (62, 100), (64, 100))
+    found = through_midi(tmp_path, singing(lower + 0.01 * cents + 4.1, lower + 0.01 * cents - 0.1))
+    shift = round(0.01 * cents)
+    assert [note for note, *_ in sung(found, 1)] == [60 + shift, 62 + shift, 64 + shift]
+    assert [note for note, *_ in sung(found, 0)] == [64 + shift, 66 + shift, 68 + shift]
+    text = next(message.text for message in mido.MidiFile(tmp_path / "out.mid").tracks[0] if message.type == "text")
+    assert float(text.split("(")[1].split()[0]) == pytest.approx(cents - 100 * shift, abs=3)
+
+
+def test_to_midi_what_the_file_says(tmp_path):
+    names = ("soprano1", "soprano2", "Ténor", "合唱")
+    singing(*[melody((60 - n, 50)) for n in range(4)], names=names).to_midi(tmp_path / "deep" / "out.mid")
+    file = mido.MidiFile(tmp_path / "deep" / "out.mid", charset="utf-8")
+    assert (file.type, file.ticks_per_beat) == (1, 500)
+    assert next(message.tempo for message in file.tracks[0] if message.type == "set_tempo") == 500_000
+    assert [track.name for track in file.tracks[1:]] == list(names)
+    notes = [message for track in file.tracks for message in track if not message.is_meta]
+    assert {message.velocity for message in notes if message.type == "note_on"} == {80}
+    assert {message.channel for message in notes} == {0, 1, 2, 3}
+    assert F0Tracks.from_midi(tmp_path / "deep" / "out.mid").names == names
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out.mid"]
+
+
+def test_to_midi_of_sixteen_voices_avoids_percussion(tmp_path):
+    names = tuple(f"voice{n}" for n in range(16))
+    found = through_midi(tmp_path, singing(*[melody((80 - n, 50)) for n in range(16)], names=names))
+    assert found.names == names
+    assert [sung(found, voice)[0][0] for voice in range(16)] == [80 - n for n in range(16)]
+
+
+def test_to_midi_of_voices_that_rest_throughout(tmp_path):
+    silent = np.full(50, np.nan)
+    singing(melody((60, 50)), silent).to_midi(tmp_path / "one.mid")
+    assert F0Tracks.from_midi(tmp_path / "one.mid").names == ("soprano",)
+    found = F0Tracks.from_midi(tmp_path / "one.mid", ["alto", "soprano"])
+    assert found.voiced.any(axis=1).tolist() == [False, True]
+    singing(silent).to_midi(tmp_path / "none.mid")
+    with pytest.raises(F0Error, match="holds no notes"):
+        F0Tracks.from_midi(tmp_path / "none.mid")
+
+
+@pytest.mark.parametrize("hop", [HOP, 0.001, 0.3, 1.0])
+@pytest.mark.parametrize("value", [0.0, 1e-40, 8.0, 8.2, 8000.0])
+def test_to_midi_of_extremes_can_be_read(tmp_path, hop, value):
+    for frames in (1, 2, 7, 40):
+        given = np.float32([[value] * frames, [440.0] * frames])
+        F0Tracks(given, ("a", "b"), hop).to_midi(tmp_path / "x.mid")
+        try:
+            found = F0Tracks.from_midi(tmp_path / "x.mid")
+        except F0Error as error:
+            assert frames * hop < 0.1, error
+        else:
+            assert found.frequencies.max() <= 8000
+
+
+def test_to_midi_of_noise_is_a_melody(tmp_path):
+    """Whatever f0 is, notes follow each other, none shorter than 0.1 s less half a frame."""
+    random_tracks(4, 5000).to_midi(tmp_path / "x.mid")
+    for track in mido.MidiFile(tmp_path / "x.mid").tracks[1:]:
+        notes = [message for message in track if not message.is_meta]
+        assert [message.type for message in notes] == ["note_on", "note_off"] * (len(notes) // 2)
+        assert all(message.time >= 92 for message in notes[1::2])
+
+
+def test_to_midi_cannot_write(tmp_path):
+    tracks = singing(melody((60, 50)))
+    written(tmp_path, "", "file")
+    for path in (tmp_path, tmp_path / "file" / "x.mid", Path("/"), tmp_path / "a\0b.mid"):
+        with pytest.raises(F0Error, match=r"cannot be written .*; expected the path of a MIDI file"):
+            tracks.to_midi(path)

@@ -1,38 +1,37 @@
-"""Read the notes of a MIDI file as f0: the behaviour behind `F0Tracks.from_midi`.
+"""Read the notes of a MIDI file as f0, and write notes: behind `F0Tracks.from_midi` and `F0Tracks.to_midi`.
 
 A voice is a track with notes, or, where only one track has notes (type-0 files), a channel. Equal temperament,
 A4 = 440 Hz; pitch bend is not looked at. Channel 10 is percussion (General MIDI) and left out.
+
+What is written has format 1 and ticks of a millisecond: a track with the tempo and, as a text, the tuning, then a
+track for each voice. All notes have one velocity, since f0 says nothing of loudness.
 """
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vocalsep.errors import F0Error
+from vocalsep.notes import A4, Note, find_notes, rounded, to_hz, tuning
 from vocalsep.voices import to_voice_name
 
 if TYPE_CHECKING:
     import mido
 
 _PERCUSSION = 9  # MIDI's channel 10, counted from 0
+_CHANNELS = [channel for channel in range(16) if channel != _PERCUSSION]
 _MAX_SECONDS = 24 * 3600.0
-
-
-class Note(NamedTuple):
-    """A note of one voice."""
-
-    start: float
-    """Seconds."""
-    end: float
-    """Seconds."""
-    f0: float
-    """Hz."""
+_TICKS_PER_SECOND = 1000
+_TEMPO = 500_000  # microseconds a beat, 120 beats a minute: also what players take without being told
+_VELOCITY = 80
+_HIGHEST = 119  # B8, the last that F0Tracks holds
 
 
 def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[NDArray[np.float32], tuple[str, ...]]:
@@ -44,7 +43,7 @@ def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[ND
         The file.
     names
         Names of the voices, or None for those of the tracks. Voices are in the order of the file, unless `names` are
-        the names of its tracks in another order.
+        the names of its tracks in another order. A track without notes is a voice if it has one of these names.
     hop
         Seconds between frames.
 
@@ -53,8 +52,9 @@ def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[ND
     F0Error
         If the file is not MIDI, has no notes, lasts more than a day or has another number of voices than `names`.
     """
-    parts = _parts(source)
-    if not parts:
+    asked = {name.casefold() for name in names or []}
+    parts = [(name, notes) for name, notes in _parts(source) if notes or name.strip().casefold() in asked]
+    if not any(notes for _, notes in parts):
         raise F0Error(f"{source}: holds no notes; expected one track for each voice")
     if names is not None and len(names) != len(parts):
         raise F0Error(f"{source}: has {len(parts)} voices with notes; expected {len(names)} ({', '.join(names)})")
@@ -69,8 +69,52 @@ def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[ND
     f0 = np.zeros((len(parts), int(np.ceil(duration / hop)) + 1), dtype=np.float32)
     for row, (_, notes) in zip(f0, parts, strict=True):
         for note in notes:
-            row[int(np.ceil(note.start / hop - 1e-6)) : int(np.ceil(note.end / hop - 1e-6))] = note.f0
+            row[int(np.ceil(note.start / hop - 1e-6)) : int(np.ceil(note.end / hop - 1e-6))] = to_hz(note.pitch)
     return f0, tuple(chosen)
+
+
+def midi_of(f0: NDArray[np.float32], names: Sequence[str], hop: float) -> bytes:
+    """Return the notes of f0 as the bytes of a MIDI file.
+
+    Parameters
+    ----------
+    f0
+        Hz, shape (voices, frames), 0 = unvoiced.
+    names
+        Name of each voice, the name of its track.
+    hop
+        Seconds between frames.
+    """
+    import mido
+
+    voices = find_notes(f0, hop)
+    offset = tuning(voices)
+    file = mido.MidiFile(type=1, ticks_per_beat=round(_TICKS_PER_SECOND * _TEMPO * 1e-6))
+    text = f"vocalsep: A4 = {to_hz(69 + offset):.1f} Hz ({100 * offset:+.0f} cents from {A4:g} Hz)"
+    file.tracks.append(
+        mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=_TEMPO), mido.MetaMessage("text", text=text)])
+    )
+    for row, (name, notes) in enumerate(zip(names, voices, strict=True)):
+        channel = _CHANNELS[row % len(_CHANNELS)]
+        file.tracks.append(_track(name, rounded(notes, offset, _HIGHEST), channel))
+    content = io.BytesIO()
+    file.save(file=content)
+    return content.getvalue()
+
+
+def _track(name: str, notes: list[Note], channel: int) -> mido.MidiTrack:
+    import mido
+
+    # mido writes Latin-1; in this guise it is UTF-8, which most programs read.
+    track = mido.MidiTrack([mido.MetaMessage("track_name", name=name.encode().decode("latin-1"))])
+    last = 0
+    for note in notes:
+        for kind, seconds in (("note_on", note.start), ("note_off", note.end)):
+            tick = max(0, round(seconds * _TICKS_PER_SECOND))
+            message = {"channel": channel, "note": round(note.pitch), "velocity": _VELOCITY, "time": tick - last}
+            track.append(mido.Message(kind, **message))
+            last = tick
+    return track
 
 
 def _parts(source: Path) -> list[tuple[str, list[Note]]]:
@@ -86,9 +130,9 @@ def _parts(source: Path) -> list[tuple[str, list[Note]]]:
         raise F0Error(
             f"{source}: cannot be read as MIDI ({str(error) or 'it ends early'}); expected a .mid file"
         ) from error
-    tracks = [(name, channels) for name, channels in tracks if channels]
-    if len(tracks) == 1 and len(tracks[0][1]) > 1:
-        tracks = [("", {channel: notes}) for channel, notes in sorted(tracks[0][1].items())]
+    sung = [channels for _, channels in tracks if channels]
+    if len(sung) == 1 and len(sung[0]) > 1:
+        tracks = [("", {channel: notes}) for channel, notes in sorted(sung[0].items())]
     return [(name, _one_voice([n for notes in channels.values() for n in notes], seconds)) for name, channels in tracks]
 
 
@@ -125,10 +169,10 @@ def _one_voice(notes: list[tuple[int, int, int]], seconds: Callable[[int], float
     highest = {start: (end, number) for start, end, number in sorted(notes, key=lambda note: (note[0], note[2]))}
     starts = sorted(highest)
     voice = []
-    for start, following in zip(starts, [*starts[1:], None], strict=True):
+    for start, following in zip(starts, [*starts[1:], None], strict=False):
         end, number = highest[start]
         end = end if following is None else min(end, following)
-        voice.append(Note(seconds(start), seconds(end), 440.0 * 2 ** ((number - 69) / 12)))
+        voice.append(Note(seconds(start), seconds(end), number))
     return voice
 
 
@@ -149,7 +193,7 @@ def _clock(midi: mido.MidiFile) -> Callable[[int], float]:
         for tick, message in _with_ticks(track)
         if message.type == "set_tempo"
     ]
-    ticks, times, tempos = [0], [0.0], [500_000]
+    ticks, times, tempos = [0], [0.0], [_TEMPO]
     for tick, tempo in sorted(changes, key=lambda change: change[0]):
         times.append(times[-1] + (tick - ticks[-1]) * tempos[-1] * 1e-6 / midi.ticks_per_beat)
         ticks.append(tick)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, to_model_rate
-from vocalsep.errors import AudioError, MissingExtraError
+from vocalsep.errors import AudioError, F0Error, MissingExtraError
 from vocalsep.spectrum import StftGrid, power
+from vocalsep.table import write_file
 from vocalsep.tracks import HOP, F0Tracks
 
 _COLOURS = ("#ff4d6d", "#ffb703", "#57cc99", "#4cc9f0", "#c77dff", "#f4f1de", "#ff9e6d", "#90e0ef")
 _FMIN, _FMAX = 60.0, 2000.0  # Hz: f0 of all voices and the first harmonics
 _RANGE_DB = 70.0
+_SILENCE_DB = -120.0  # is black, also where nothing else sounds
 _WINDOW = 0.256  # seconds: pictures want sharper lines than masks
 _MAX_PIXELS = 16000
 _PIXELS_PER_SECOND = 60.0
+_PALE, _SOLID = (0.3, 0.2), (0.9, 1.0)  # confidence, opacity; linear between them
+_LARGEST_STEP = 2 ** (1.5 / 12)  # ratio of f0 in two frames: beyond it a track leaps, and no line joins them
 
 
 def save_picture(
@@ -36,7 +41,8 @@ def save_picture(
     sample_rate
         Hz.
     tracks
-        F0 of every voice; where their confidence is low, lines are pale.
+        F0 of every voice; where their confidence is low, lines are pale: up to 0.3 they hardly show, from 0.9 on they
+        are solid.
     title
         Above the picture.
 
@@ -49,6 +55,7 @@ def save_picture(
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.collections import LineCollection
         from matplotlib.colors import to_rgba
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -56,7 +63,7 @@ def save_picture(
 
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE, _WINDOW)
     waveform = torch.from_numpy(to_model_rate(audio, sample_rate))
-    level = (10 * torch.log10(power(waveform, grid) + 1e-12)).numpy()
+    level = (10 * torch.log10(power(waveform, grid) + 10 ** (_SILENCE_DB / 10))).numpy()
     seconds = level.shape[1] * HOP
     width = min(_MAX_PIXELS, max(900.0, seconds * _PIXELS_PER_SECOND)) / 100
     figure = Figure(figsize=(width, 6), dpi=100, layout="constrained")
@@ -65,25 +72,46 @@ def save_picture(
     frequency = grid.frequencies().numpy()
     shown = (frequency >= _FMIN / 1.2) & (frequency <= _FMAX * 1.2)
     times = np.arange(level.shape[1]) * HOP
-    peak = level.max()
+    peak = max(float(level.max()), _SILENCE_DB + _RANGE_DB)
     axes.pcolormesh(
         times, frequency[shown], level[shown], cmap="gray", vmin=peak - _RANGE_DB, vmax=peak, shading="nearest"
     )
     for row, name in enumerate(tracks.names):
         colour = _COLOURS[row % len(_COLOURS)]
-        alpha = np.ones(tracks.n_frames) if tracks.confidence is None else 0.25 + 0.75 * tracks.confidence[row]
-        voiced = tracks.frequencies[row] > 0
-        axes.scatter(
-            tracks.times[voiced], tracks.frequencies[row][voiced], s=5, marker="s", linewidths=0,
-            c=[to_rgba(colour, float(a)) for a in alpha[voiced]],
-        )  # fmt: skip
+        confidence = np.ones(tracks.n_frames) if tracks.confidence is None else tracks.confidence[row]
+        opacity = np.interp(confidence, (_PALE[0], _SOLID[0]), (_PALE[1], _SOLID[1]))
+        voiced = tracks.voiced[row]
+        # Butt ends: where pieces overlap, pale ones would add up to solid ones.
+        lines = LineCollection(
+            list(_pieces(tracks.times, tracks.frequencies[row])[voiced]),
+            colors=[to_rgba(colour, float(a)) for a in opacity[voiced]],
+            linewidths=2.2,
+            capstyle="butt",
+        )
+        axes.add_collection(lines, autolim=False)
         axes.plot([], [], color=colour, linewidth=3, label=name)
     axes.set(yscale="log", ylim=(_FMIN, _FMAX), xlabel="time (s)", ylabel="frequency (Hz)", title=title)
     axes.set_yticks([100, 200, 400, 800, 1600], labels=["100", "200", "400", "800", "1600"])
     axes.minorticks_off()
     axes.legend(loc="upper right", framealpha=0.8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be written ({error.strerror})") from error
+        write_file(Path(path), content.getvalue(), "PNG")
+    except F0Error as error:
+        raise AudioError(str(error)) from error
+
+
+def _pieces(times: NDArray[np.float64], f0: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return each frame's piece of a line, shape (frames, 3 points, time and f0): half-way to its neighbours."""
+    centre = f0.astype(np.float64)
+    after = np.append(centre[1:], 0.0)
+    joined = (centre > 0) & (after > 0)
+    joined &= np.maximum(centre, after) <= _LARGEST_STEP * np.minimum(centre, after)
+    between = np.sqrt(centre * after)
+    right = np.where(joined, between, centre)
+    left = np.append(centre[:1], np.where(joined, between, after)[:-1])
+    half = 0.5 * (times[1] - times[0] if len(times) > 1 else HOP)
+    return np.stack(
+        [np.stack([times - half, times, times + half], axis=-1), np.stack([left, centre, right], axis=-1)], axis=-1
+    )

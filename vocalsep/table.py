@@ -1,4 +1,4 @@
-"""Tables of f0 as text: reading and writing CSV, for `F0Tracks`."""
+"""Files of f0: reading CSV, and writing CSV and MIDI safely, for `F0Tracks`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,34 @@ def shortest(value: np.float32) -> str:
     return np.format_float_positional(value, unique=True, trim="-")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all.
+def write_file(path: Path, content: bytes, kind: str) -> None:
+    """Write a file of f0, completely or not at all.
+
+    Parameters
+    ----------
+    path
+        Of the file; its folders are made.
+    content
+        The whole of it.
+    kind
+        What it is, for the message of the error: "CSV".
 
     Raises
     ------
     F0Error
         If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
     try:
+        temporary = path.with_name(f".{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise F0Error(f"{path}: cannot be written ({error.strerror}); expected the path of a CSV file") from error
+    except (OSError, ValueError) as error:  # ValueError: a path without a name, or with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise F0Error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from error
 
 
 def read_table(path: Path) -> tuple[list[str] | None, NDArray[np.float64]]:

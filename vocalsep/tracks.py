@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
-from vocalsep.table import read_table, shortest, write_text
+from vocalsep.table import read_table, shortest, write_file
 from vocalsep.voices import is_voice_name, to_voice_name
 
 HOP_LENGTH = 256
@@ -144,7 +144,7 @@ class F0Tracks:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one table: a line of names (`time,soprano,...`), then time in s and f0 in Hz for each frame.
 
-        Values are written with as many digits as they need to be read back unchanged.
+        Values are written with as many digits as they need to be read back unchanged. Confidence is not written.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class F0Tracks:
         writer.writerow(["time", *self.names])
         for time, column in zip(self.times, self.frequencies.T, strict=True):
             writer.writerow([f"{time:.6f}", *(shortest(value) for value in column)])
-        write_text(Path(path), out.getvalue())
+        write_file(Path(path), out.getvalue().encode(), "CSV")
 
     def to_csv_per_voice(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write `NAME.csv` with two columns, time in s and f0 in Hz, for each voice; return the paths.
@@ -171,7 +171,7 @@ class F0Tracks:
         paths = [Path(folder) / f"{name}.csv" for name in self.names]
         for path, row in zip(paths, self.frequencies, strict=True):
             lines = [f"{time:.6f},{shortest(value)}" for time, value in zip(self.times, row, strict=True)]
-            write_text(path, "\n".join(lines) + "\n")
+            write_file(path, ("\n".join(lines) + "\n").encode(), "CSV")
         return paths
 
     @classmethod
@@ -219,6 +219,22 @@ class F0Tracks:
         except F0Error as error:
             raise F0Error(f"{source}: {error}") from error
 
+    def to_midi(self, path: str | os.PathLike[str]) -> None:
+        """Write the notes of each voice as a track with its name (format 1, 120 beats a minute, ticks of 1 ms).
+
+        F0 becomes notes by the method of `vocalsep.notes`: vibrato, glides and drop-outs shorter than 80 ms do not
+        end a note, and what lasts less than 0.1 s is none. Notes are rounded to the semitones of the tuning that all
+        voices have together, which a text in the file tells. Every note has the velocity 80: f0 has no loudness.
+
+        Raises
+        ------
+        F0Error
+            If the file cannot be written.
+        """
+        from vocalsep.midi import midi_of
+
+        write_file(Path(path), midi_of(self.frequencies, self.names, self.hop), "MIDI")
+
     @classmethod
     def from_midi(cls, path: str | os.PathLike[str], names: Sequence[str] | None = None) -> F0Tracks:
         """Read the notes of a MIDI file as f0: one voice for each track that has notes.
@@ -232,8 +248,8 @@ class F0Tracks:
         path
             A .mid file.
         names
-            Names of the voices, in the order of the file; or the names of its tracks in any order. Without it, voices
-            carry the names of the tracks, in the order of the file.
+            Names of the voices, in the order of the file; or the names of its tracks in any order, also of those
+            without notes. Without it, voices carry the names of the tracks, in the order of the file.
 
         Raises
         ------
