@@ -8,10 +8,11 @@ import torch
 
 import vocalsep
 from vocalsep import audio
+from vocalsep.device import resolve_device
 from vocalsep.errors import AudioError, F0Error, ParameterError, VocalsepError, VoicesError, WeightsError
 from vocalsep.masks import soft_masks
 from vocalsep.separation import Separation, plan_outputs, stem_paths
-from vocalsep.separator import Separator, resolve_device, separate, separate_file, separate_files, stem_names
+from vocalsep.separator import Separator, separate, separate_file, separate_files, stem_names
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer import VoiceParameters, voice_power
 from vocalsep.tracks import F0Tracks

@@ -94,7 +94,7 @@ def test_corrupt_copy_is_refused(tmp_path, monkeypatch, damage):
 
 
 def test_unknown_name():
-    with pytest.raises(WeightsError, match=r"'crepe-huge'; expected one of default, crepe-tiny, crepe-full"):
+    with pytest.raises(WeightsError, match=r"'crepe-huge'; expected one of default, tracker, crepe-tiny, crepe-full"):
         weights.load("crepe-huge")
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import F0Error
-from vocalsep.f0.polyphonic import track_polyphonic
+from vocalsep.f0.polyphonic import DEFAULT_TRACKER, track_polyphonic
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
 
@@ -34,7 +34,13 @@ def no_progress(stage: str, fraction: float) -> None:
 
 
 def resolve_tracks(
-    f0s: F0sLike, voices: VoicesLike | None, mono: Float32, progress: ProgressCallback = no_progress
+    f0s: F0sLike,
+    voices: VoicesLike | None,
+    mono: Float32,
+    progress: ProgressCallback = no_progress,
+    *,
+    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+    device: str = "auto",
 ) -> F0Tracks:
     """Return f0 tracks on the grid of a recording, from what the user gave, or tracked in the recording.
 
@@ -47,6 +53,10 @@ def resolve_tracks(
         See `voices.parse_voices`. None takes the names of `f0s`, or SATB.
     mono
         The recording, shape (samples,) at 16 kHz.
+    progress
+        Called with "f0" and the fraction of the tracking that is done.
+    tracker, device
+        What tracks, and where; see `vocalsep.f0.polyphonic.track_polyphonic`.
 
     Raises
     ------
@@ -56,9 +66,14 @@ def resolve_tracks(
     frames = 1 + len(mono) // HOP_LENGTH
     if f0s is None:
         progress("f0", 0.0)
-        tracks = track_polyphonic(mono, MODEL_SAMPLE_RATE, "SATB" if voices is None else voices)
-        progress("f0", 1.0)
-        return tracks
+        return track_polyphonic(
+            mono,
+            MODEL_SAMPLE_RATE,
+            "SATB" if voices is None else voices,
+            model=tracker,
+            device=device,
+            progress=lambda fraction: progress("f0", fraction),
+        )
     if isinstance(f0s, (str, os.PathLike)):
         raise F0Error(f"f0s is the path {str(f0s)!r}; expected an array or F0Tracks, such as F0Tracks.from_csv gives")
     if isinstance(f0s, F0Tracks):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,11 @@ from numpy.typing import ArrayLike
 
 from vocalsep import audio as audio_io
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate, validate_sample_rate, validate_waveform
+from vocalsep.device import resolve_device
 from vocalsep.errors import ParameterError
 from vocalsep.estimator import load_estimator
+from vocalsep.f0.polyphonic import DEFAULT_TRACKER
+from vocalsep.f0.refinement import refine_tracks
 from vocalsep.given import F0sLike, ProgressCallback, no_progress, resolve_tracks
 from vocalsep.masks import residual_gate, soft_masks
 from vocalsep.separation import FILENAME, Separation, plan_outputs
@@ -26,37 +30,16 @@ from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
 
 DEFAULT_MODEL = "default"
+DEFAULT_REFINE = 1
+"""Refinements of f0 that is tracked in the mixture: one pays on the development split, a second adds nothing."""
 RESIDUAL = "residual"
 """Name of the stem of what sounds while no voice sings."""
 
+_MAX_REFINE = 10  # each takes as long as the separation
 _PEAK = 0.5  # full scale that recordings are brought to before estimation, as in training
 _CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
 _CONTEXT = 8  # frames beside those the network reaches: half a window of the STFT that it looks at
 _BLOCK_FRAMES = 64  # frames (1 s) whose masks are rendered at once
-
-
-def resolve_device(device: str) -> str:
-    """Return "cpu", "cuda" or "mps" for what a user asks for; "auto" takes CUDA where there is one, else the CPU.
-
-    Raises
-    ------
-    ParameterError
-        If the device is unknown or not on this machine.
-    """
-    device = str(device)
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    kind = device.split(":")[0]
-    if kind not in available:
-        raise ParameterError(f"device is {device!r}; expected auto, {', '.join(available)}")
-    if not available[kind]:
-        raise ParameterError(f"device is {device!r}, which this machine or this build of PyTorch does not have")
-    return device
 
 
 class Separator:
@@ -68,6 +51,8 @@ class Separator:
         Name in the manifest of weights, or path of a .safetensors file.
     device
         "auto", "cpu", "cuda" or "mps".
+    tracker
+        Name in the manifest, or path, of the weights that track f0 where none is given.
 
     Raises
     ------
@@ -77,9 +62,16 @@ class Separator:
         If the device is not there.
     """
 
-    def __init__(self, model: str | os.PathLike[str] = DEFAULT_MODEL, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        device: str = "auto",
+        *,
+        tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+    ) -> None:
         self.device = resolve_device(device)
         self.network = load_estimator(os.fspath(model), self.device)
+        self.tracker = tracker
 
     def separate(
         self,
@@ -88,6 +80,7 @@ class Separator:
         *,
         sample_rate: int = MODEL_SAMPLE_RATE,
         voices: VoicesLike | None = None,
+        refine: int | None = None,
         residual: bool = False,
         progress: ProgressCallback = no_progress,
     ) -> Separation:
@@ -95,7 +88,7 @@ class Separator:
         rate = validate_sample_rate(sample_rate)
         waveform = validate_waveform(audio)
         mono = to_model_rate(waveform, rate)
-        tracks = resolve_tracks(f0s, voices, mono, progress)
+        tracks = self.track(mono, f0s, voices=voices, refine=refine, progress=progress)
         names = stem_names(tracks, None, residual)
         parameters = self.estimate(mono, tracks, progress)
         stems = self._cut(torch.from_numpy(waveform), rate, parameters, residual, progress)
@@ -103,6 +96,48 @@ class Separator:
         return Separation(
             {name: stem.reshape(shape) for name, stem in zip(names, stems.numpy(), strict=True)}, tracks, rate
         )
+
+    def track(
+        self,
+        mono: Float32,
+        f0s: F0sLike = None,
+        *,
+        voices: VoicesLike | None = None,
+        refine: int | None = None,
+        progress: ProgressCallback = no_progress,
+    ) -> F0Tracks:
+        """Return the f0 tracks with which a recording is separated.
+
+        Parameters
+        ----------
+        mono
+            Shape (samples,) at 16 kHz.
+        f0s, voices, refine, progress
+            See `vocalsep.separate`.
+        """
+        times = _refinements(refine, f0s is not None)
+
+        def tracking(stage: str, fraction: float) -> None:
+            progress(stage, fraction / (1 + times))
+
+        tracks = resolve_tracks(f0s, voices, mono, tracking, tracker=self.tracker, device=self.device)
+        for done in range(times):
+            tracks = self.refined(mono, tracks)
+            progress("f0", (2 + done) / (1 + times))
+        return tracks
+
+    def refined(self, mono: Float32, tracks: F0Tracks) -> F0Tracks:
+        """Return f0 tracks refined by CREPE on the stems that they cut out of a recording.
+
+        Parameters
+        ----------
+        mono
+            Shape (samples,) at 16 kHz.
+        tracks
+            F0 on the 16-ms grid, 1 + samples // 256 frames.
+        """
+        stems = self._cut(torch.from_numpy(mono[None]), MODEL_SAMPLE_RATE, self.estimate(mono, tracks))
+        return refine_tracks(stems[:, 0].numpy(), tracks, device=self.device)
 
     def estimate(self, mono: Float32, tracks: F0Tracks, progress: ProgressCallback = no_progress) -> VoiceParameters:
         """Estimate the source parameters of every voice, relative to a recording with a peak of 0.5.
@@ -136,8 +171,8 @@ class Separator:
         waveform: torch.Tensor,
         sample_rate: int,
         parameters: VoiceParameters,
-        residual: bool,
-        progress: ProgressCallback,
+        residual: bool = False,
+        progress: ProgressCallback = no_progress,
     ) -> torch.Tensor:
         """Return the stems, shape (voices, channels, samples), and behind them the residual if it is asked for."""
         grid = StftGrid.of_duration(sample_rate)
@@ -166,6 +201,8 @@ def separate(
     voices: VoicesLike | None = None,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str = "auto",
+    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+    refine: int | None = None,
     residual: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
@@ -190,6 +227,11 @@ def separate(
         Name of weights in the manifest, or path of a .safetensors file.
     device
         "auto", "cpu", "cuda" or "mps".
+    tracker
+        Name of weights in the manifest, or path of a .safetensors file, that track f0 where none is given.
+    refine
+        How many times CREPE tracks the voices again in their stems, near their first f0, before the final separation.
+        None means once where f0 is tracked in the recording, and not at all where `f0s` are given.
     residual
         Whether to put what sounds while no voice sings into a stem of its own, "residual", instead of sharing it
         among the voices.
@@ -219,8 +261,9 @@ def separate(
     >>> bool(np.abs(sum(result.stems.values()) - (tones[0] + tones[1])).max() < 1e-6)
     True
     """
-    separator = Separator(model, device)
-    return separator.separate(audio, f0s, sample_rate=sample_rate, voices=voices, residual=residual, progress=progress)
+    return Separator(model, device, tracker=tracker).separate(
+        audio, f0s, sample_rate=sample_rate, voices=voices, refine=refine, residual=residual, progress=progress
+    )
 
 
 def separate_file(
@@ -230,6 +273,8 @@ def separate_file(
     voices: VoicesLike | None = None,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str = "auto",
+    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+    refine: int | None = None,
     residual: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
@@ -242,6 +287,8 @@ def separate_file(
         voices=voices,
         model=model,
         device=device,
+        tracker=tracker,
+        refine=refine,
         residual=residual,
         progress=progress,
     )
@@ -254,6 +301,8 @@ def separate_files(
     voices: VoicesLike | None = None,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str = "auto",
+    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+    refine: int | None = None,
     residual: bool = False,
     filename: str = FILENAME,
     audio_format: str = "wav",
@@ -291,14 +340,23 @@ def separate_files(
     names = stem_names(None, voices, residual)
     planned = plan_outputs(sources, out, names, filename=filename, audio_format=audio_format, overwrite=overwrite)
     audio_io.validate_format(audio_format, bit_depth)
-    separator = Separator(model, device)
+    separator = Separator(model, device, tracker=tracker)
     for source in planned:
         waveform, sample_rate = audio_io.read(source)
         result = separator.separate(
-            waveform, sample_rate=sample_rate, voices=voices, residual=residual, progress=progress
+            waveform, sample_rate=sample_rate, voices=voices, refine=refine, residual=residual, progress=progress
         )
         result.save(out, track=source.stem, filename=filename, audio_format=audio_format, bit_depth=bit_depth)
     return planned
+
+
+def _refinements(refine: int | None, given: bool) -> int:
+    if refine is None:
+        # What a user gives, or has corrected, stays as it is.
+        return 0 if given else DEFAULT_REFINE
+    if isinstance(refine, bool) or not isinstance(refine, Integral) or not 0 <= refine <= _MAX_REFINE:
+        raise ParameterError(f"refine is {refine!r}; expected a number from 0 to {_MAX_REFINE}")
+    return int(refine)
 
 
 def stem_names(tracks: F0Tracks | None, voices: VoicesLike | None, residual: bool) -> list[str]:

@@ -1,4 +1,4 @@
-"""`vocalsep f0`: the f0 tracks of a recording as CSV and as a picture."""
+"""`vocalsep f0`: the f0 tracks of a recording as CSV, as a picture and as notes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from vocalsep.cli.options import crepe_option, existing_path, given_tracks, guides_option, voices_option
+from vocalsep.cli.options import (
+    crepe_option,
+    device_option,
+    existing_path,
+    given_tracks,
+    guides_option,
+    model_option,
+    refine_option,
+    tracker_option,
+    voices_option,
+)
 
 
 @click.command()
@@ -20,12 +30,17 @@ from vocalsep.cli.options import crepe_option, existing_path, given_tracks, guid
 @voices_option
 @guides_option
 @crepe_option
+@tracker_option
+@refine_option
+@model_option
+@device_option
 @click.option(
     "--per-voice",
     is_flag=True,
     help="Write a folder of two-column files (Sonic Visualiser, mir_eval) instead of one table.",
 )
 @click.option("--picture/--no-picture", default=True, show_default=True, help="Draw the tracks over the spectrogram.")
+@click.option("--midi", type=existing_path(), metavar="FILE", help="Write the notes of every voice as MIDI, too.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
 def f0(
     file: Path,
@@ -33,37 +48,42 @@ def f0(
     voices: str | None,
     guides: Path | None,
     crepe: str,
+    tracker: str,
+    refine: int | None,
+    model: str,
+    device: str,
     per_voice: bool,
     picture: bool,
+    midi: Path | None,
     overwrite: bool,
 ) -> None:
     """Track the f0 of every voice in FILE.
 
     The CSV can be corrected and given back to `vocalsep separate --f0`. The picture lies beside it, as .png; it
-    needs the extra vocalsep[plot].
+    needs the extra vocalsep[plot]. The notes of --midi are rounded to semitones of the choir's own tuning.
     """
     from vocalsep import audio
-    from vocalsep.errors import MissingExtraError, ParameterError
-    from vocalsep.given import resolve_tracks
+    from vocalsep.errors import MissingExtraError
+    from vocalsep.separator import Separator
 
     target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
-    image = target.parent / f"{target.name if per_voice else target.stem}.png"
-    if {target.resolve(), image.resolve()} & {file.resolve()} or (picture and target == image):
-        raise ParameterError(f"{target} is the recording or the picture; use -o for another file, such as NAME.csv")
-    for path in (target, image) if picture else (target,):
-        if path.exists() and not overwrite:
-            raise ParameterError(f"{path} exists; use --overwrite to replace it or -o for another file")
+    image = target.parent / f"{target.name if per_voice else target.stem}.png" if picture else None
+    _check_targets(file, [path for path in (target, image) if path is not None], midi, overwrite)
     waveform, sample_rate = audio.read(file)
-    tracks = resolve_tracks(
-        given_tracks(None, guides, voices, crepe), voices, audio.to_model_rate(waveform, sample_rate)
-    )
+    mono = audio.to_model_rate(waveform, sample_rate)
+    given = given_tracks(None, guides, voices, crepe)
+    separator = Separator(model, device, tracker=tracker)
+    tracks = separator.track(mono, given, voices=voices, refine=refine)
     if per_voice:
         for path in tracks.to_csv_per_voice(target):
             click.echo(path)
     else:
         tracks.to_csv(target)
         click.echo(target)
-    if picture:
+    if midi is not None:
+        tracks.to_midi(midi)
+        click.echo(midi)
+    if image is not None:
         from vocalsep.picture import save_picture
 
         try:
@@ -71,3 +91,17 @@ def f0(
             click.echo(image)
         except MissingExtraError as error:
             click.echo(f"No picture: {error}", err=True)
+
+
+def _check_targets(file: Path, targets: list[Path], midi: Path | None, overwrite: bool) -> None:
+    from vocalsep.errors import ParameterError
+
+    if midi is not None and midi.suffix.lower() not in (".mid", ".midi"):
+        raise ParameterError(f"--midi: {midi} is no name of a MIDI file; expected one such as {file.stem}.mid")
+    taken = {file.resolve()}
+    for path in [*targets, midi] if midi is not None else targets:
+        if path.resolve() in taken:
+            raise ParameterError(f"{path} is the recording or another output; expected a file of its own for each")
+        taken.add(path.resolve())
+        if path.exists() and not overwrite:
+            raise ParameterError(f"{path} exists; use --overwrite to replace it or name another file")

@@ -53,6 +53,27 @@ model_option = click.option(
     metavar="NAME",
     help="Weights: a name of the manifest, or a .safetensors file.",
 )
+tracker_option = click.option(
+    "--tracker",
+    default="tracker",
+    show_default=True,
+    metavar="NAME",
+    help="Weights that track f0 in mixtures: a name of the manifest, or a .safetensors file.",
+)
+refine_option = click.option(
+    "--refine",
+    type=click.IntRange(0, 10),
+    metavar="N",
+    help="Separate, and track the voices again in their stems with CREPE, N times. Default: 1 where f0 is tracked in "
+    "the mixture, 0 where it is given.",
+)
+singers_option = click.option(
+    "--singers",
+    multiple=True,
+    metavar="FOLDER[:NAMES]",
+    help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, which "
+    "of them to use (nino_dios:1,2). May be given several times.",
+)
 device_option = click.option(
     "-d",
     "--device",

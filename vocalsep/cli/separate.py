@@ -16,6 +16,8 @@ from vocalsep.cli.options import (
     given_tracks,
     guides_option,
     model_option,
+    refine_option,
+    tracker_option,
     voices_option,
 )
 
@@ -38,6 +40,8 @@ _STAGES = {"f0": (0.0, 0.35), "parameters": (0.35, 0.15), "masks": (0.5, 0.5)}
 @f0_option
 @guides_option
 @crepe_option
+@tracker_option
+@refine_option
 @model_option
 @device_option
 @click.option(
@@ -67,6 +71,8 @@ def separate(
     f0_path: Path | None,
     guides: Path | None,
     crepe: str,
+    tracker: str,
+    refine: int | None,
     model: str,
     device: str,
     filename: str,
@@ -102,7 +108,7 @@ def separate(
         audio_format=audio_format,
         overwrite=overwrite,
     )
-    separator = Separator(model, device)
+    separator = Separator(model, device, tracker=tracker)
     failed = 0
     for source in planned:
         started = time.perf_counter()
@@ -116,6 +122,7 @@ def separate(
                     tracks,
                     sample_rate=sample_rate,
                     voices=voices,
+                    refine=refine,
                     residual=residual,
                     progress=_progress(bar),
                 )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 4096  # frames whose costs of transition are worked out at once
+
 
 def decode(log_likelihood: NDArray[np.floating], log_transition: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return the most likely path of states: argmax over paths s of sum_t L[t, s_t] + B[s_t - s_{t-1}].
@@ -114,9 +116,76 @@ def decode_with_rests(
         rest_origin[frame] = np.where(stops, top, -1)
         rest = np.where(stops, top_score - offset_cost, rest)
         score = np.where(jumped, jump[:, None], stepped) + log_ratio[:, frame]
+        # Relative to the rest: sums over an hour would round nats away.
+        score, rest = score - rest[:, None], np.zeros_like(rest)
     path = np.empty((voices, frames), dtype=np.int64)
     path[:, -1] = np.where(score.max(axis=-1) > rest, score.argmax(axis=-1), -1)
     for frame in range(frames - 1, 0, -1):
         state = path[:, frame]
         path[:, frame - 1] = np.where(state >= 0, origin[frame, rows, np.maximum(state, 0)], rest_origin[frame])
     return path
+
+
+def decode_candidates(
+    log_ratio: NDArray[np.floating],
+    position: NDArray[np.floating],
+    *,
+    step_cost: float,
+    leap_cost: float,
+    onset_cost: float,
+    offset_cost: float,
+) -> NDArray[np.int64]:
+    """Return the most likely path through a few candidates a frame, and rests.
+
+    Parameters
+    ----------
+    log_ratio
+        Log-likelihood of each candidate over that of a rest, shape (voices, frames, candidates); -inf = none.
+    position
+        Of each candidate, in semitones, same shape.
+    step_cost
+        What a step of a semitone between two frames takes off the score.
+    leap_cost
+        What a step takes off at most.
+    onset_cost, offset_cost
+        What leaving a rest and entering one take off.
+
+    Returns
+    -------
+    ndarray
+        Shape (voices, frames), the candidate of each frame, -1 for a rest.
+
+    Examples
+    --------
+    >>> ratio = np.array([[[2.0, -1.0], [-0.1, 0.1], [2.0, -1.0], [-9.0, -9.0], [-9.0, -9.0]]])
+    >>> position = np.array([[[60.0, 72.0]] * 5])
+    >>> decode_candidates(ratio, position, step_cost=1, leap_cost=3, onset_cost=1, offset_cost=1)
+    array([[ 0,  0,  0, -1, -1]])
+    """
+    voices, frames, candidates = log_ratio.shape
+    score = np.moveaxis(np.asarray(log_ratio, dtype=np.float32), 1, 0)  # (frames, voices, candidates)
+    place = np.moveaxis(np.asarray(position, dtype=np.float32), 1, 0)
+    # State 0 is the rest.
+    best = np.concatenate([np.zeros((voices, 1), dtype=np.float32), score[0]], axis=1)
+    origin = np.zeros((frames, voices, candidates + 1), dtype=np.int8)
+    gain = np.zeros((voices, candidates + 1), dtype=np.float32)
+    for first in range(1, frames, _BLOCK):
+        last = min(first + _BLOCK, frames)
+        cost = np.zeros((last - first, voices, candidates + 1, candidates + 1), dtype=np.float32)  # (..., to, from)
+        step = np.abs(place[first:last, :, :, None] - place[first - 1 : last - 1, :, None, :])
+        cost[..., 1:, 1:] = np.minimum(step_cost * step, leap_cost)
+        cost[..., 1:, 0], cost[..., 0, 1:] = onset_cost, offset_cost
+        for frame in range(first, last):
+            total = best[:, None, :] - cost[frame - first]
+            source = total.argmax(axis=-1)
+            origin[frame] = source
+            gain[:, 1:] = score[frame]
+            best = total.max(axis=-1) + gain
+            # Against the rest: the sum over an hour would leave single precision no digits for nats.
+            best -= best[:, :1]
+    path = np.empty((voices, frames), dtype=np.int64)
+    path[:, -1] = best.argmax(axis=-1)
+    rows = np.arange(voices)
+    for frame in range(frames - 1, 0, -1):
+        path[:, frame - 1] = origin[frame, rows, path[:, frame]]
+    return path - 1
