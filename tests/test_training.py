@@ -8,8 +8,9 @@ import torch
 
 from vocalsep import audio, weights
 from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
-from vocalsep.estimator import EstimatorConfig, load_estimator
+from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator
 from vocalsep.f0 import crepe
+from vocalsep.f0.tracker import Tracker, TrackerConfig, load_tracker
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer import VoiceParameters, synthesize
 from vocalsep.synthesizer.all_pole import lsf_from_logits
@@ -18,7 +19,8 @@ from vocalsep.synthesizer.render import filter_log_magnitude
 from vocalsep.tracks import F0Tracks
 from vocalsep.training import augment, sources
 from vocalsep.training.data import MixedSource, MixtureSource, SingerSource, Take
-from vocalsep.training.losses import loss_grids, mixture_loss, spectral_distance
+from vocalsep.training.ensembles import EnsembleSource
+from vocalsep.training.losses import TrackerLoss, estimator_loss, loss_grids, mixture_loss, spectral_distance
 from vocalsep.training.sources import load_singers, mixture_sources, singer_sources, split_singers, training_sources
 from vocalsep.training.trainer import Progress, Trainer, TrainingConfig
 
@@ -124,6 +126,26 @@ class TestAugmentation:
         noise = augment.add_noise(mixture, np.random.default_rng(seed)) - mixture
         for row in range(3):
             assert -71 < mean_level(noise[row]) - mean_level(mixture[row]) < -29
+
+    def test_noise_is_at_the_level_asked_for_and_differs_between_mixtures(self):
+        mixture = torch.sin(torch.arange(16001) * 0.05).repeat(40, 1)
+        for seed in range(4):
+            noise = augment.add_noise(mixture, np.random.default_rng(seed), (-25.0, -5.0)) - mixture
+            levels = torch.tensor([mean_level(row) for row in noise]) - mean_level(mixture)
+            assert -25.1 < levels.min() < -20
+            assert -10 < levels.max() < -4.9
+        assert augment.add_noise(torch.zeros(1, 999), np.random.default_rng(0)).abs().max() == 0
+
+    @pytest.mark.parametrize("samples", [16000, 15999])
+    def test_a_band_limit_takes_what_is_above_and_leaves_what_is_below(self, samples):
+        time = torch.arange(samples) / 16000
+        low, high = (torch.sin(2 * torch.pi * f * time) for f in (2990.0, 3010.0))
+        inside = slice(1600, 14400)  # a tone that breaks off has energy at all frequencies
+        kept = augment.limit_band(torch.stack([low, high, low + high]), 3000)
+        assert kept.shape == (3, samples)
+        assert (kept[0] - low)[inside].abs().max() < 0.05
+        assert kept[1][inside].abs().max() < 0.05
+        torch.testing.assert_close(kept[2], kept[0] + kept[1], atol=1e-5, rtol=0)
 
 
 class TestLoss:
@@ -405,9 +427,38 @@ class TestFolders:
 TINY = EstimatorConfig(channels=16, dilations=(1, 2), kernel_size=3)
 
 
-def trainer(source: SingerSource, folder: Path, **settings: object) -> Trainer:
+def trainer(source: SingerSource, folder: Path, tiny: EstimatorConfig = TINY, **settings: object) -> Trainer:
     base = {"steps": 8, "batch_size": 2, "validate_every": 4, "validation_batches": 1, "learning_rate": 3e-3}
-    return Trainer(TrainingConfig(**{**base, **settings}), source, source, folder, estimator_config=TINY)
+    config = TrainingConfig(**{**base, **settings})
+    torch.manual_seed(config.seed)
+    return Trainer(config, Estimator(tiny), estimator_loss, source, source, folder)
+
+
+def interrupted(run: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until after the first validation."""
+    validate = run._validate
+
+    def stop() -> str:
+        validate()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_validate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(quiet=True)
+
+
+def assert_equal_runs(one: Trainer, other: Trainer) -> None:
+    """Weights, their means and what was kept are the same to the bit."""
+    assert one.progress.step == other.progress.step
+    assert one.progress.best_loss == other.progress.best_loss
+    states = [
+        (run.network.state_dict(), run.averaged.state_dict(), weights.load(run.folder / "best.safetensors").tensors)
+        for run in (one, other)
+    ]
+    for mine, theirs in zip(*states, strict=True):
+        assert list(mine) == list(theirs)
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, theirs[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -419,7 +470,7 @@ class TestTrainer:
     def test_training_lowers_the_validation_loss(self, duets, tmp_path):
         run = trainer(duets, tmp_path, steps=30, validate_every=10, average=0.9)
         with torch.no_grad():
-            before = float(np.mean([float(run._loss(run.averaged, batch)) for batch in run.validation_set]))
+            before = float(np.mean([float(run.loss(run.averaged, batch)) for batch in run.validation_set]))
         lines: list[str] = []
         progress = run.run(report=lines.append, quiet=True)
         assert progress.step == 30
@@ -429,7 +480,7 @@ class TestTrainer:
         network = load_estimator(str(tmp_path / "best.safetensors"))
         assert network.config == TINY
         with torch.no_grad():
-            kept = float(np.mean([float(run._loss(network, batch)) for batch in run.validation_set]))
+            kept = float(np.mean([float(run.loss(network, batch)) for batch in run.validation_set]))
         assert kept == pytest.approx(progress.best_loss, abs=1e-5)
 
     def test_the_same_seed_gives_the_same_weights(self, duets, tmp_path):
@@ -443,32 +494,24 @@ class TestTrainer:
     def test_a_resumed_run_is_the_uninterrupted_run(self, duets, tmp_path, monkeypatch):
         whole = trainer(duets, tmp_path / "whole")
         whole.run(quiet=True)
-        stopped = trainer(duets, tmp_path / "parts")
-        validate = stopped._validate
-
-        def stop() -> str:
-            validate()
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(stopped, "_validate", stop)
-        with pytest.raises(KeyboardInterrupt):
-            stopped.run(quiet=True)
+        interrupted(trainer(duets, tmp_path / "parts"), monkeypatch)
         resumed = trainer(duets, tmp_path / "parts")
         resumed.resume()
         assert resumed.progress.step == 4
-        progress = resumed.run(quiet=True)
-        assert (progress.step, progress.best_loss) == (8, whole.progress.best_loss)
-        for mine, other in ((resumed.network, whole.network), (resumed.averaged, whole.averaged)):
-            for name, tensor in mine.state_dict().items():
-                assert torch.equal(tensor, other.state_dict()[name]), name
-        one, other = (weights.load(tmp_path / name / "best.safetensors").tensors for name in ("whole", "parts"))
-        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert resumed.run(quiet=True).step == 8
+        assert_equal_runs(resumed, whole)
 
     @pytest.mark.parametrize("settings", [{"seed": 1}, {"steps": 9}, {"batch_size": 1}])
     def test_other_settings_do_not_resume(self, duets, tmp_path, settings):
         trainer(duets, tmp_path).save()
         with pytest.raises(WeightsError, match=r"holds a run with \w+ \d+; expected the settings of this command"):
             trainer(duets, tmp_path, **settings).resume()
+
+    def test_another_network_does_not_resume(self, duets, tmp_path):
+        trainer(duets, tmp_path).save()
+        other = trainer(duets, tmp_path, EstimatorConfig(channels=16, dilations=(1, 2), kernel_size=5))
+        with pytest.raises(WeightsError, match="holds a run of another network"):
+            other.resume()
 
     def test_nothing_to_resume(self, duets, tmp_path):
         with pytest.raises(WeightsError, match="no such file"):
@@ -478,7 +521,7 @@ class TestTrainer:
         run = trainer(duets, tmp_path, steps=50, validate_every=1, patience=3)
         losses = iter([3.0, 2.0, 2.5, 2.1, 2.0, 1.0])
         monkeypatch.setattr(run, "_step", lambda batch: 0.0)
-        monkeypatch.setattr(run, "_loss", lambda network, batch: torch.tensor(next(losses)))
+        monkeypatch.setattr(run, "loss", lambda network, batch: torch.tensor(next(losses)))
         lines: list[str] = []
         progress = run.run(report=lines.append, quiet=True)
         assert (progress.step, progress.best_step, progress.best_loss) == (5, 2, 2.0)
@@ -487,8 +530,8 @@ class TestTrainer:
     def test_a_loss_that_explodes_leaves_the_weights(self, duets, tmp_path, monkeypatch):
         run = trainer(duets, tmp_path)
         before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-        loss = run._loss
-        monkeypatch.setattr(run, "_loss", lambda network, batch: loss(network, batch) * float("nan"))
+        loss = run.loss
+        monkeypatch.setattr(run, "loss", lambda network, batch: loss(network, batch) * float("nan"))
         run._step(duets.draw(np.random.default_rng(0), 2))
         assert all(torch.equal(tensor, before[name]) for name, tensor in run.network.state_dict().items())
 
@@ -517,6 +560,72 @@ class TestTrainer:
 
     def test_progress_starts_at_nothing(self):
         assert Progress() == Progress(0, float("inf"), 0, 0.0)
+
+
+TINY_TRACKER = TrackerConfig(channels=(8, 8, 8, 8), hidden=8, summary=4, features=4)
+
+
+@pytest.fixture(scope="module")
+def ensembles(piece) -> EnsembleSource:
+    return EnsembleSource([piece], frames=40, augmented=False)
+
+
+class TestTrainerOfTrackers:
+    """A network with buffers that change in training (BatchNorm), learning with targets."""
+
+    @staticmethod
+    def trainer(source: EnsembleSource, folder: Path, **settings: object) -> Trainer:
+        base = {"steps": 6, "batch_size": 2, "validate_every": 3, "validation_batches": 1, "learning_rate": 1e-2}
+        config = TrainingConfig(**{**base, **settings})
+        torch.manual_seed(config.seed)
+        return Trainer(config, Tracker(TINY_TRACKER), TrackerLoss(half=False), source, source, folder)
+
+    def test_a_resumed_run_is_the_uninterrupted_run(self, ensembles, tmp_path, monkeypatch):
+        whole = self.trainer(ensembles, tmp_path / "whole")
+        whole.run(quiet=True)
+        interrupted(self.trainer(ensembles, tmp_path / "parts"), monkeypatch)
+        resumed = self.trainer(ensembles, tmp_path / "parts")
+        resumed.resume()
+        assert resumed.progress.step == 3
+        assert resumed.run(quiet=True).step == 6
+        assert_equal_runs(resumed, whole)
+
+    def test_training_lowers_the_validation_loss_and_keeps_a_tracker(self, ensembles, tmp_path):
+        run = self.trainer(ensembles, tmp_path, steps=20, validate_every=10, average=0.8)
+        batch = run.validation_set[0]
+        with torch.no_grad():
+            before = float(run.loss(run.averaged.eval(), batch))
+        progress = run.run(quiet=True)
+        assert progress.best_loss < before - 0.2
+        kept = load_tracker(str(tmp_path / "best.safetensors"))
+        assert kept.config == TINY_TRACKER
+        with torch.no_grad():
+            assert float(run.loss(kept, batch)) == pytest.approx(progress.best_loss, abs=1e-4)
+
+    def test_the_mean_of_the_weights_has_a_mean_of_the_buffers(self, ensembles, tmp_path):
+        """The first step has a decay of 0.1, the second of 2 / 11; counts cannot be averaged."""
+        run = self.trainer(ensembles, tmp_path)
+        expected = {name: tensor.clone() for name, tensor in run.averaged.state_dict().items()}
+        moved = {name for name in expected if "running" in name}
+        assert moved
+        for decay in (1 / 10, 2 / 11):
+            run._step(ensembles.draw(run.rng, 2))
+            run.progress.step += 1
+            now = run.network.state_dict()
+            for name, mean in expected.items():
+                counts = name.endswith("num_batches_tracked")
+                expected[name] = now[name].clone() if counts else decay * mean + (1 - decay) * now[name]
+        for name, tensor in run.averaged.state_dict().items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5)
+            assert name not in moved or not torch.equal(tensor, now[name])
+        assert int(run.averaged.state_dict()["stem.1.num_batches_tracked"]) == 2
+
+    def test_validation_moves_no_buffers(self, ensembles, tmp_path):
+        run = self.trainer(ensembles, tmp_path)
+        before = {name: tensor.clone() for name, tensor in run.averaged.state_dict().items()}
+        first, second = run._validate(), run._validate()
+        assert first.split(" loss ")[1][:6] == second.split(" loss ")[1][:6]
+        assert all(torch.equal(tensor, before[name]) for name, tensor in run.averaged.state_dict().items())
 
 
 def test_guides_of_another_length_are_refused(tmp_path):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from vocalsep.cli.options import device_option, existing_path, voices_option
+from vocalsep.cli.options import device_option, existing_path, singers_option, voices_option
+
+if TYPE_CHECKING:
+    from vocalsep.training.trainer import Trainer
 
 
 @click.command()
@@ -14,13 +18,7 @@ from vocalsep.cli.options import device_option, existing_path, voices_option
 @click.option(
     "-o", "--out", type=existing_path(), default=Path("runs/train"), show_default=True, help="Folder of the run."
 )
-@click.option(
-    "--singers",
-    multiple=True,
-    metavar="FOLDER[:NAMES]",
-    help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, which "
-    "of them to use (nino_dios:1,2). May be given several times.",
-)
+@singers_option
 @click.option(
     "--guides",
     type=existing_path(),
@@ -58,8 +56,12 @@ def train(
     singers are put together to random ensembles of 2 to 6 voices, transposed, equalised and put into rooms. The
     best weights are OUT/best.safetensors: `vocalsep separate -n OUT/best.safetensors`.
     """
+    import torch
+
+    from vocalsep.device import resolve_device
     from vocalsep.errors import ParameterError
-    from vocalsep.separator import resolve_device
+    from vocalsep.estimator import Estimator
+    from vocalsep.training.losses import estimator_loss
     from vocalsep.training.sources import training_sources
     from vocalsep.training.trainer import Trainer, TrainingConfig
     from vocalsep.voices import parse_voices
@@ -68,8 +70,6 @@ def train(
         raise ParameterError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
     if folder is None and (guides is not None or voices is not None):
         raise ParameterError("--guides and --voices go with a FOLDER of recordings; single singers need neither")
-    if (out / "state.safetensors").exists() and not resume:
-        raise ParameterError(f"{out} holds a run already; use --resume to go on with it or -o for another folder")
     config = TrainingConfig(
         steps=steps,
         batch_size=batch_size,
@@ -81,17 +81,38 @@ def train(
     found = resolve_device(device)
     if voices is not None:
         parse_voices(voices)
+    open_run(out, resume=resume)
+    click.echo("Tracking f0 ...", err=True)
+    training, validation = training_sources(folder, singers, guides, voices, held_out)
+    torch.manual_seed(seed)
+    network = Estimator().to(found)
+    run(Trainer(config, network, estimator_loss, training, validation, out), resume=resume)
+
+
+def open_run(out: Path, *, resume: bool) -> None:
+    """Make the folder of a run.
+
+    Raises
+    ------
+    ParameterError
+        If it holds a run and is not to be resumed, or cannot be made.
+    """
+    from vocalsep.errors import ParameterError
+
+    if (out / "state.safetensors").exists() and not resume:
+        raise ParameterError(f"{out} holds a run already; use --resume to go on with it or -o for another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ParameterError(f"{out}: cannot be a folder ({error.strerror}); choose another with -o") from error
-    click.echo("Tracking f0 ...", err=True)
-    training, validation = training_sources(folder, singers, guides, voices, held_out)
-    trainer = Trainer(config, training, validation, out, device=found)
+
+
+def run(trainer: Trainer[Any, Any], *, resume: bool) -> None:
+    """Train, telling how it goes, and say where the weights are."""
     if resume:
         trainer.resume()
     progress = trainer.run(report=lambda line: click.echo(line, err=True))
     click.echo(
-        f"{out / 'best.safetensors'}: validation loss {progress.best_loss:.4f} at step {progress.best_step}, "
-        f"{progress.seconds / 60:.1f} min of training, seed {seed}"
+        f"{trainer.folder / 'best.safetensors'}: validation loss {progress.best_loss:.4f} at step "
+        f"{progress.best_step}, {progress.seconds / 60:.1f} min of training, seed {trainer.config.seed}"
     )

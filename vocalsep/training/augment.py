@@ -108,8 +108,8 @@ def reverberate(waveform: Tensor, rng: Generator) -> Tensor:
     return wet[..., :samples]
 
 
-def add_noise(mixture: Tensor, rng: Generator) -> Tensor:
-    """Add white or low-pass noise 30 to 70 dB below each mixture of shape (batch, samples)."""
+def add_noise(mixture: Tensor, rng: Generator, range_db: tuple[float, float] = (-70.0, -30.0)) -> Tensor:
+    """Add white or low-pass noise to each mixture of shape (batch, samples), at a level in dB relative to it."""
     noise = torch.from_numpy(rng.normal(size=mixture.shape).astype(np.float32))
     if rng.random() < 0.5:
         noise = torch.cumsum(noise, dim=-1)
@@ -117,6 +117,14 @@ def add_noise(mixture: Tensor, rng: Generator) -> Tensor:
             noise
             - torch.nn.functional.avg_pool1d(noise[:, None], 401, stride=1, padding=200, count_include_pad=False)[:, 0]
         )
-    level_db = torch.from_numpy(rng.uniform(-70, -30, (len(mixture), 1)).astype(np.float32))
+    level_db = torch.from_numpy(rng.uniform(*range_db, (len(mixture), 1)).astype(np.float32))
     scale = mixture.std(dim=-1, keepdim=True) / noise.std(dim=-1, keepdim=True).clamp_min(1e-9)
     return mixture + noise * scale * 10 ** (level_db / 20)
+
+
+def limit_band(waveform: Tensor, fmax: float) -> Tensor:
+    """Take away what lies above `fmax` Hz, as telephones and low bit rates do; shape (..., samples) at 16 kHz."""
+    spectrum = torch.fft.rfft(waveform)
+    kept = torch.fft.rfftfreq(waveform.shape[-1], 1 / MODEL_SAMPLE_RATE) <= fmax
+    limited: Tensor = torch.fft.irfft(spectrum * kept, n=waveform.shape[-1])
+    return limited

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
 from vocalsep.training import augment
+from vocalsep.training.trainer import Source
 
 EXCERPT_FRAMES = 250
 """Frames of a training excerpt: 4 s."""
@@ -35,13 +36,6 @@ class Batch(NamedTuple):
     """Shape (batch, samples) at 16 kHz."""
     f0: Tensor
     """Hz, shape (batch, voices, frames), 0 = unvoiced."""
-
-
-class Source(Protocol):
-    """Anything that batches of mixtures can be drawn from."""
-
-    def draw(self, rng: Generator, size: int) -> Batch:
-        """Return `size` random excerpts."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ class SingerSource:
             raise AudioError(f"no recording lasts {frames * HOP:.1f} s; training needs one of each part")
 
     def _fit(self, takes: list[Take], semitones: float) -> list[Take]:
-        moved = [_transposed(take, semitones) for take in takes]
+        moved = [transposed(take, semitones) for take in takes]
         return [take for take in moved if take.n_frames >= self.frames]
 
     def draw(self, rng: Generator, size: int) -> Batch:
@@ -229,7 +223,7 @@ class MixedSource:
         Probability of the first.
     """
 
-    def __init__(self, first: Source, second: Source, share: float) -> None:
+    def __init__(self, first: Source[Batch], second: Source[Batch], share: float) -> None:
         self.first, self.second, self.share = first, second, share
 
     def draw(self, rng: Generator, size: int) -> Batch:
@@ -262,7 +256,8 @@ def _voiced_excerpt(take: Take, rng: Generator, frames: int) -> tuple[Float32, F
     return samples, f0
 
 
-def _transposed(take: Take, semitones: float) -> Take:
+def transposed(take: Take, semitones: float) -> Take:
+    """Return a take so many semitones higher, as a tape played faster."""
     names = tuple(f"voice{index}" for index in range(len(take.f0)))
     waveform, tracks = augment.shift_by_resampling(take.waveform, F0Tracks(take.f0, names), semitones)
     return Take(take.name, waveform, tracks.frequencies)

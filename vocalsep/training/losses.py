@@ -1,4 +1,8 @@
-"""The unsupervised loss: the power of the synthesised voices, summed, must match the mixture."""
+"""What training makes small.
+
+For the parameter estimator, without targets: the power of the synthesised voices, summed, must match the mixture. For
+the tracker, with targets: the cross-entropy of what each voice does.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,13 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
+from vocalsep.estimator import Estimator
+from vocalsep.f0.tracker import Logits, Tracker, harmonic_stack, normalised
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer.parameters import VoiceParameters
 from vocalsep.synthesizer.render import voice_power
+from vocalsep.training.data import Batch
+from vocalsep.training.ensembles import EnsembleBatch
 
 WINDOWS = (2048, 1024, 512)
 """Samples at 16 kHz of the spectrograms that are compared."""
@@ -58,3 +66,60 @@ def mixture_loss(parameters: VoiceParameters, mixture: Tensor) -> Tensor:
         spectral_distance(voice_power(parameters, grid).sum(dim=-3), power(mixture, grid)) for grid in loss_grids()
     ]
     return torch.stack(distances).mean()
+
+
+def estimator_loss(network: Estimator, batch: Batch) -> Tensor:
+    """Return the loss of a parameter estimator on a batch."""
+    device = next(network.parameters()).device
+    mixture = batch.mixture.to(device)
+    return mixture_loss(network(mixture, batch.f0.to(device)), mixture)
+
+
+def tracking_loss(logits: Logits, f0: Tensor, pitches: Tensor) -> Tensor:
+    """Return the mean cross-entropy of every voice and frame, in nats.
+
+    The target of a sung frame is a bell of one grid step's width about the true f0, which lets the posterior's
+    centroid tell f0 far below a step, and forgives a target's few cents of error.
+
+    Parameters
+    ----------
+    logits
+        What a tracker returns.
+    f0
+        Hz, shape (batch, voices, frames), 0 = unvoiced.
+    pitches
+        The grid in Hz, shape (pitches,).
+    """
+    log_pitches = torch.log2(pitches).to(f0)
+    step = log_pitches[1] - log_pitches[0]
+    distance = (torch.log2(f0.clamp_min(1.0))[..., None] - log_pitches) / step
+    bell = torch.softmax(-0.5 * distance**2, dim=-1)
+    # What lies outside the grid cannot be said: such frames do not count.
+    known = (f0 <= 0) | ((f0 > pitches[0]) & (f0 < pitches[-1]))
+    everything = torch.cat([logits.pitch, logits.silent[..., None]], dim=-1).log_softmax(dim=-1)
+    sung = -(bell * everything[..., :-1]).sum(dim=-1)
+    nats = torch.where(f0 > 0, sung, -everything[..., -1])
+    return (nats * known).sum() / known.sum().clamp_min(1)
+
+
+class TrackerLoss:
+    """The loss of a tracker on a batch.
+
+    Parameters
+    ----------
+    half
+        Whether convolutions run in bfloat16: twice as fast on processors that have instructions for it.
+    """
+
+    def __init__(self, *, half: bool) -> None:
+        self.half = half
+
+    def __call__(self, network: Tracker, batch: EnsembleBatch) -> Tensor:
+        """Return the mean cross-entropy in nats."""
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            stack = harmonic_stack(normalised(batch.mixture.to(device)), network.config)
+            stack = stack[..., : batch.f0.shape[-1]]
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
+            logits = network(stack, batch.voices.to(device))
+        return tracking_loss(logits, batch.f0.to(device), network.config.pitches().to(device))

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from vocalsep import audio
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError, F0Error, ParameterError
@@ -14,7 +16,11 @@ from vocalsep.f0.polyphonic import track_polyphonic
 from vocalsep.given import resolve_tracks
 from vocalsep.stems import audio_files, f0_of_guides
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks, register
-from vocalsep.training.data import EXCERPT_FRAMES, MixedSource, MixtureSource, SingerSource, Source, Take
+from vocalsep.training.data import EXCERPT_FRAMES, Batch, MixedSource, MixtureSource, SingerSource, Take
+from vocalsep.training.ensembles import EnsembleSource
+from vocalsep.training.scores import chorales as read_chorales
+from vocalsep.training.singing import synthetic_pieces
+from vocalsep.training.trainer import Source
 from vocalsep.voices import parse_voices
 
 MIXTURE_SHARE = 0.15
@@ -25,7 +31,7 @@ _MIN_VALIDATION_FRAMES = 25  # 0.4 s: a few windows
 
 def training_sources(
     mixtures: Path | None, singers: Iterable[str], guides: Path | None, voices: str | None, held_out: float
-) -> tuple[Source, Source]:
+) -> tuple[Source[Batch], Source[Batch]]:
     """Return sources of training and validation out of a folder of recordings, folders of singers, or both.
 
     Parameters
@@ -37,19 +43,61 @@ def training_sources(
     held_out
         Share at the end of every recording that only validation hears.
     """
-    folders = []
-    for text in singers:
-        # What stands behind the last colon are names, unless it is part of a path (C:\\music).
-        folder, colon, names = text.rpartition(":")
-        if not colon or "/" in names or "\\" in names:
-            folder, names = text, ""
-        folders.append((Path(folder), [name.strip() for name in names.split(",") if name.strip()] or None))
+    folders = singer_folders(singers)
     if mixtures is None:
         return singer_sources(folders, held_out)
     if not folders:
         return mixture_sources(mixtures, guides, voices, held_out)
     of_singers, of_mixtures = singer_sources(folders, held_out), mixture_sources(mixtures, guides, voices, held_out)
     return MixedSource(of_mixtures[0], of_singers[0], MIXTURE_SHARE), of_singers[1]
+
+
+def singer_folders(texts: Iterable[str]) -> list[tuple[Path, list[str] | None]]:
+    """Return folders of single singers, each written as "FOLDER" or "FOLDER:NAME,NAME", and which of them to use."""
+    folders: list[tuple[Path, list[str] | None]] = []
+    for text in texts:
+        # What stands behind the last colon are names, unless it is part of a path (C:\\music).
+        folder, colon, names = text.rpartition(":")
+        if not colon or "/" in names or "\\" in names:
+            folder, names = text, ""
+        folders.append((Path(folder), [name.strip() for name in names.split(",") if name.strip()] or None))
+    return folders
+
+
+def ensemble_sources(
+    folders: Iterable[tuple[Path, list[str] | None]], synthetic: int, chorales: int, held_out: float, seed: int
+) -> tuple[EnsembleSource, EnsembleSource]:
+    """Return sources of training and validation for the tracker.
+
+    Parameters
+    ----------
+    folders
+        See `singer_sources`. May be empty: the end of the synthetic pieces then serves for validation.
+    synthetic
+        Number of synthetic pieces.
+    chorales
+        Number of Bach chorales that two of three of them are cuts of; 0 for random counterpoint only.
+    held_out
+        Share at the end of every recording that only validation hears.
+    seed
+        Of the synthetic pieces.
+
+    Raises
+    ------
+    MissingExtraError
+        If chorales are wanted and music21 is not installed.
+    """
+    pieces = [split_singers(load_singers(folder, singers), held_out) for folder, singers in folders]
+    scores = read_chorales(chorales) if chorales and synthetic else []
+    # Without a room: the source puts ensembles into one.
+    sung = synthetic_pieces(np.random.default_rng(seed), synthetic, scores, room=0.0)
+    if not pieces:
+        split = [split_singers(piece, held_out) for piece in sung]
+        sung, pieces = [training for training, _ in split], [({}, held) for _, held in split]
+    training = EnsembleSource([piece for piece, _ in pieces if piece], sung, seed=seed)
+    held = [held for _, held in pieces]
+    frames = _validation_frames([take for piece in held for takes in piece.values() for take in takes])
+    return training, EnsembleSource(held, frames=frames, augmented=False)
 
 
 def singer_sources(

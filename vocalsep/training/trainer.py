@@ -1,25 +1,35 @@
-"""The training loop: Adam on the unsupervised loss, with validation, early stopping, checkpoints and resume."""
+"""The training loop of every network: Adam, with validation, early stopping, checkpoints and resume."""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.random import Generator
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from vocalsep import weights
 from vocalsep.errors import ParameterError, WeightsError
-from vocalsep.estimator import Estimator, EstimatorConfig
-from vocalsep.training.data import Batch, Source
-from vocalsep.training.losses import mixture_loss
+
+Network = TypeVar("Network", bound=nn.Module)
+Batch = TypeVar("Batch")
+Drawn = TypeVar("Drawn", covariant=True)
+
+
+class Source(Protocol[Drawn]):
+    """Anything that batches can be drawn from."""
+
+    def draw(self, rng: Generator, size: int) -> Drawn:
+        """Return `size` random excerpts."""
 
 
 @dataclass(frozen=True)
@@ -81,41 +91,38 @@ class Progress:
     seconds: float = 0.0
 
 
-class Trainer:
-    """Trains one estimator; `run` can be called again after a stop and goes on where it was.
+class Trainer(Generic[Network, Batch]):
+    """Trains one network; `run` can be called again after a stop and goes on where it was.
 
     Parameters
     ----------
     config
         How to train.
     network
-        What to train; a new one of `estimator_config` by default.
+        What to train, on its device, with weights drawn after `torch.manual_seed`; its `config` has a `to_json`.
+    loss
+        What to make small: a function of the network and a batch.
     training, validation
         Where excerpts come from.
     folder
         For `state.safetensors` (to resume) and `best.safetensors` (the weights to use).
-    device
-        "cpu" or "cuda".
     """
 
     def __init__(
         self,
         config: TrainingConfig,
-        training: Source,
-        validation: Source,
+        network: Network,
+        loss: Callable[[Network, Batch], Tensor],
+        training: Source[Batch],
+        validation: Source[Batch],
         folder: Path,
-        *,
-        estimator_config: EstimatorConfig | None = None,
-        device: str = "cpu",
     ) -> None:
-        torch.manual_seed(config.seed)
         self.config = config
         self.training = training
         self.folder = folder
-        self.device = device
-        self.network = Estimator(estimator_config).to(device)
-        self.averaged = Estimator(estimator_config).to(device).requires_grad_(False)
-        self.averaged.load_state_dict(self.network.state_dict())
+        self.network = network
+        self.loss = loss
+        self.averaged = copy.deepcopy(network).requires_grad_(False)
         matrices = [p for p in self.network.parameters() if p.ndim > 1]
         vectors = [p for p in self.network.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -126,6 +133,11 @@ class Trainer:
         held = np.random.default_rng(config.seed + 1)
         self.validation_set = [validation.draw(held, config.batch_size) for _ in range(config.validation_batches)]
         self.progress = Progress()
+
+    @property
+    def _configuration(self) -> dict[str, Any]:
+        table: dict[str, Any] = self.network.config.to_json()  # type: ignore[operator, union-attr]
+        return table
 
     def run(self, *, report: Callable[[str], None] = lambda _: None, quiet: bool = False) -> Progress:
         """Train to the last step or until validation stops improving, and return where that was.
@@ -157,7 +169,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate(self.progress.step)
         self.network.train()
-        loss = self._loss(self.network, batch)
+        loss = self.loss(self.network, batch)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MAX_GRADIENT_NORM)
@@ -166,25 +178,25 @@ class Trainer:
         # Early on the mean follows the weights closely; a fixed decay would drag the first steps along.
         decay = min(self.config.average, (1 + self.progress.step) / (10 + self.progress.step))
         with torch.no_grad():
-            for mean, current in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(current, 1 - decay)
+            current = self.network.state_dict()
+            for name, mean in self.averaged.state_dict().items():
+                if mean.is_floating_point():
+                    mean.lerp_(current[name], 1 - decay)
+                else:
+                    mean.copy_(current[name])
         return float(loss.detach())
 
     def _rate(self, step: int) -> float:
         return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.config.steps))
 
-    def _loss(self, network: Estimator, batch: Batch) -> Tensor:
-        mixture = batch.mixture.to(self.device)
-        return mixture_loss(network(mixture, batch.f0.to(self.device)), mixture)
-
     def _validate(self) -> str:
         self.averaged.eval()
         with torch.no_grad():
-            loss = float(np.mean([float(self._loss(self.averaged, batch)) for batch in self.validation_set]))
+            loss = float(np.mean([float(self.loss(self.averaged, batch)) for batch in self.validation_set]))
         improved = loss < self.progress.best_loss
         if improved:
             self.progress.best_loss, self.progress.best_step = loss, self.progress.step
-            weights.save(self.folder / "best.safetensors", self.network.config.to_json(), self.averaged.state_dict())
+            weights.save(self.folder / "best.safetensors", self._configuration, self.averaged.state_dict())
         self.save()
         return (
             f"step {self.progress.step}: validation loss {loss:.4f}{' (best)' if improved else ''}, "
@@ -202,7 +214,7 @@ class Trainer:
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         chance = json.dumps(self.rng.bit_generator.state)
         settings = {"training": asdict(self.config), "progress": asdict(self.progress), "rng": chance}
-        settings["estimator"] = self.network.config.to_json()
+        settings["network"] = self._configuration
         weights.save(self.folder / "state.safetensors", settings, tensors)
 
     def resume(self) -> None:
@@ -219,7 +231,7 @@ class Trainer:
         if differing:
             listed = ", ".join(f"{name} {saved.get(name)}" for name in differing)
             raise WeightsError(f"{self.folder}: holds a run with {listed}; expected the settings of this command")
-        if config.get("estimator") != json.loads(json.dumps(self.network.config.to_json())):
+        if config.get("network") != json.loads(json.dumps(self._configuration)):
             raise WeightsError(f"{self.folder}: holds a run of another network; expected the one of this command")
         self.network.load_state_dict(_under("network.", tensors))
         self.averaged.load_state_dict(_under("averaged.", tensors))
