@@ -19,7 +19,7 @@ from vocalsep.tracks import F0Tracks
 FRAMES = 100
 F0 = np.array([[440.0], [330.0], [220.0], [110.0]], dtype=np.float32) * np.ones(FRAMES, dtype=np.float32)
 NAMES = ("soprano", "alto", "tenor", "bass")
-COMMANDS = ["separate", "f0", "evaluate", "train", "benchmark"]
+COMMANDS = ["separate", "f0", "evaluate", "train", "train-f0", "benchmark", "benchmark-f0"]
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +238,78 @@ class TestF0:
     @pytest.mark.parametrize("per_voice", [False, True])
     def test_its_csv_gives_the_stems_of_its_tracks(self, folder, model, per_voice):
         form = ["--per-voice", "-o", "tracks"] if per_voice else ["-o", "tracks.csv"]
-        assert run("f0", "choir.wav", "--no-picture", "--voices", "SATB", *form).exit_code == 0
+        assert run("f0", "choir.wav", "--no-picture", "--voices", "SATB", *form, *model).exit_code == 0
         given = ["--f0", form[-1], "--voices", "SATB"]
         assert run("separate", "choir.wav", "-o", "direct", *model).exit_code == 0
         assert run("separate", "choir.wav", "-o", "given", *given, *model).exit_code == 0
         assert len(files_in(folder / "direct")) == 4
         for name in files_in(folder / "direct"):
             assert Path("direct", name).read_bytes() == Path("given", name).read_bytes()
+
+    def test_what_is_swapped_in_the_csv_is_swapped_in_the_stems(self, folder, model):
+        """With the names of two columns exchanged, and with their contents, the stems exchange their contents."""
+        assert run("f0", "choir.wav", "--no-picture", "--guides", "stems", "-o", "tracks.csv").exit_code == 0
+        head, *lines = Path("tracks.csv").read_text().splitlines()
+        assert head == "time,soprano,alto,tenor,bass"
+        swapped = [",".join((t, s, tenor, alto, b)) for t, s, alto, tenor, b in (line.split(",") for line in lines)]
+        Path("contents.csv").write_text("\n".join([head, *swapped]))
+        Path("names.csv").write_text("\n".join(["time,soprano,tenor,alto,bass", *lines]))
+        stems = {}
+        for form in ("tracks", "contents", "names"):
+            arguments = ["--f0", f"{form}.csv", "--voices", "SATB", "--float32", "-o", form]
+            assert run("separate", "choir.wav", *arguments, *model).exit_code == 0
+            stems[form] = {name: audio.read(f"{form}/choir/{name}.wav").waveform for name in NAMES}
+        for form in ("contents", "names"):
+            for name, source in zip(NAMES, ("soprano", "tenor", "alto", "bass"), strict=True):
+                np.testing.assert_allclose(stems[form][name], stems["tracks"][source], atol=1e-6)
+        assert np.abs(stems["tracks"]["alto"] - stems["tracks"]["tenor"]).max() > 0.01
+
+    def test_guides_csv_gives_the_stems_of_the_guides(self, folder, model):
+        assert run("f0", "choir.wav", "--no-picture", "--guides", "stems", "-o", "tracks.csv").exit_code == 0
+        for given in (["--guides", "stems", "-o", "direct"], ["--f0", "tracks.csv", "-o", "given"]):
+            assert run("separate", "choir.wav", "--float32", *given, *model).exit_code == 0
+        assert len(files_in(folder / "direct")) == 4
+        for name in files_in(folder / "direct"):
+            assert Path("direct", name).read_bytes() == Path("given", name).read_bytes()
+
+    def test_notes(self, folder, model):
+        arguments = ["--guides", "stems", "--no-picture", "--midi", "deep/notes.mid"]
+        result = run("f0", "choir.wav", *arguments)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.split() == ["choir.csv", "deep/notes.mid"]
+        tracks = F0Tracks.from_midi("deep/notes.mid")
+        assert tracks.names == NAMES
+        np.testing.assert_allclose(np.median(tracks.frequencies, axis=1), F0[:, 0], rtol=0.01)
+        assert run("separate", "choir.wav", "--f0", "deep/notes.mid", *model).exit_code == 0
+        assert "notes.mid exists; use --overwrite" in refused("f0", "choir.wav", *arguments, "-o", "other.csv")
+        assert not Path("other.csv").exists()
+        assert run("f0", "choir.wav", *arguments, "--overwrite").exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--midi", "choir.wav"], "is no name of a MIDI file"),
+            (["--midi", "notes.txt"], "is no name of a MIDI file"),
+            (["-o", "x.mid", "--midi", "x.mid"], "is the recording or another output"),
+            (["-o", "x.mid", "--midi", "stems/../x.mid"], "is the recording or another output"),
+        ],
+    )
+    def test_notes_that_have_no_place(self, folder, arguments, message):
+        before = files_in(folder)
+        assert message in refused("f0", "choir.wav", "--guides", "stems", *arguments)
+        assert files_in(folder) == before
+
+    def test_a_recording_named_as_midi_is_kept(self, folder):
+        Path("choir.wav").rename("choir.mid")
+        before = Path("choir.mid").read_bytes()
+        assert "is the recording" in refused("f0", "choir.mid", "--midi", "choir.mid", "--overwrite")
+        assert Path("choir.mid").read_bytes() == before
+
+    def test_notes_that_cannot_be_written(self, folder):
+        result = run("f0", "choir.wav", "--guides", "stems", "--no-picture", "--midi", "choir.wav/x.mid")
+        assert result.exit_code == 2
+        assert "cannot be written" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
     def test_guides_and_folders_of_columns(self, folder):
         result = run("f0", "choir.wav", "--guides", "stems", "--per-voice", "-o", "take.1")
@@ -265,7 +330,7 @@ class TestF0:
     @pytest.mark.parametrize("out", ["choir.wav", "x.png", "stems/../choir.wav"])
     def test_neither_recording_nor_picture_is_written_over(self, folder, out):
         before = Path("choir.wav").read_bytes()
-        assert "is the recording or the picture" in refused("f0", "choir.wav", "-o", out, "--overwrite")
+        assert "is the recording or another output" in refused("f0", "choir.wav", "-o", out, "--overwrite")
         assert Path("choir.wav").read_bytes() == before
 
     def test_without_matplotlib_there_is_still_a_table(self, folder, monkeypatch):
@@ -391,9 +456,9 @@ class TestBenchmark:
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
         assert lines[0].startswith("csd, singer 3, weights ")
-        systems = ["mixture", "comb", "learned", "comb", "learned", "ideal"]
-        assert [line.split()[0] for line in lines[2:]] == [*systems, "f0"]
-        assert lines[-1].startswith("f0 from the mixture: F at 50 cents 1.00 (soprano 1.00, ")
+        systems = ["mixture", "comb", "learned", "comb", "learned", "learned", "ideal"]
+        assert [line.split()[0] for line in lines[3:]] == [*systems, "f0"]
+        assert lines[-1].startswith("f0 from the mixture: F at 50 cents ")
 
     def test_missing_parts(self, model):
         Path("stems/soprano.wav").unlink()

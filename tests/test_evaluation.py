@@ -259,15 +259,17 @@ class TestBenchmark:
 
     def test_the_table(self, folder, tiny_model):
         ensemble = benchmark.load_ensemble(folder, "3")
-        tracks = benchmark.tracking(ensemble)
-        assert (tracks.f_measure > 0.9).all()
-        rows = list(benchmark.quality(ensemble, Separator(tiny_model, "cpu"), tracks))
-        assert [row.system for row in rows] == ["mixture", "comb", "learned", "comb", "learned", "ideal power mask"]
+        separator = Separator(tiny_model, "cpu")
+        tracks = benchmark.tracking(ensemble, separator)
+        assert tracks.f_measure.mean() > 0.8
+        rows = list(benchmark.quality(ensemble, separator, tracks))
+        systems = ["mixture", "comb", "learned", "comb", "learned", "learned", "ideal power mask"]
+        assert [row.system for row in rows] == systems
         means = [overall(row.scores).mean for row in rows]
         assert means[0] < min(means[1:])
         assert max(means[:-1]) < means[-1]
         lines = list(benchmark.format_table(rows, ensemble.names))
-        assert len(lines) == 7
+        assert len(lines) == 8
         assert lines[0].split() == ["system", "f0", "all", "soprano", "alto", "tenor", "bass"]
         assert f"{means[-1]:.2f} / " in lines[-1]
 

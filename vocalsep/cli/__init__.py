@@ -10,10 +10,12 @@ import click
 
 from vocalsep import __version__
 from vocalsep.cli.benchmark import benchmark
+from vocalsep.cli.benchmark_f0 import benchmark_f0
 from vocalsep.cli.evaluate import evaluate
 from vocalsep.cli.f0 import f0
 from vocalsep.cli.separate import separate
 from vocalsep.cli.train import train
+from vocalsep.cli.train_f0 import train_f0
 from vocalsep.errors import VocalsepError
 
 BAD_INPUT = 2
@@ -55,5 +57,5 @@ def main(verbose: bool) -> None:
     """Take recordings of choirs and vocal ensembles apart into their voices."""
 
 
-for command in (separate, f0, evaluate, train, benchmark):
+for command in (separate, f0, evaluate, train, train_f0, benchmark, benchmark_f0):
     main.add_command(command)

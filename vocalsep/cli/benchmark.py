@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vocalsep.cli.options import device_option, existing_path, model_option
+from vocalsep.cli.options import device_option, existing_path, model_option, tracker_option
 
 
 @click.command()
@@ -16,9 +16,10 @@ from vocalsep.cli.options import device_option, existing_path, model_option
     "--crepe", type=click.Choice(["tiny", "full"]), default="tiny", show_default=True, help="For f0 of stems."
 )
 @click.option("--speed/--no-speed", default=True, show_default=True, help="Also time a minute of 44.1 kHz stereo.")
+@tracker_option
 @model_option
 @device_option
-def benchmark(folder: Path, singer: str, crepe: str, speed: bool, model: str, device: str) -> None:
+def benchmark(folder: Path, singer: str, crepe: str, speed: bool, tracker: str, model: str, device: str) -> None:
     """Separate the quartet of one singer of each part in FOLDER and print SI-SDR (mean / median, dB).
 
     FOLDER holds recordings of single parts in time with one another, named soprano_3.flac and so on, or
@@ -28,12 +29,13 @@ def benchmark(folder: Path, singer: str, crepe: str, speed: bool, model: str, de
     from vocalsep.evaluation import benchmark as bench
     from vocalsep.separator import Separator
 
-    separator = Separator(model, device)
+    separator = Separator(model, device, tracker=tracker)
     ensemble = bench.load_ensemble(folder, singer)
-    if model == "default":
+    if model == "default" or tracker == "tracker":
         click.echo("Note: the bundled weights have heard the data sets of their model card; judge others.", err=True)
-    tracks = bench.tracking(ensemble, crepe=crepe)
-    click.echo(f"{folder}, singer {singer}, weights {model}, CREPE {crepe}; SI-SDR mean / median in dB")
+    tracks = bench.tracking(ensemble, separator, crepe=crepe)
+    click.echo(f"{folder}, singer {singer}, weights {model}, tracker {tracker}, CREPE {crepe}")
+    click.echo("SI-SDR mean / median in dB")
     for line in bench.format_table(bench.quality(ensemble, separator, tracks), ensemble.names):
         click.echo(line)
     measure = tracks.f_measure

@@ -91,10 +91,13 @@ class Tracking:
         return f0_f_measure(self.from_stems.frequencies, self.from_mixture.frequencies)
 
 
-def tracking(ensemble: Ensemble, *, crepe: str = "tiny") -> Tracking:
-    """Track the f0 of an ensemble with CREPE of a capacity on the stems, and in the mixture."""
+def tracking(ensemble: Ensemble, separator: Separator, *, crepe: str = "tiny") -> Tracking:
+    """Track the f0 of an ensemble with CREPE of a capacity on the stems, and in the mixture as a separator does."""
     from_stems = f0_from_stems(dict(zip(ensemble.names, ensemble.stems, strict=True)), capacity=crepe)
-    return Tracking(from_stems, track_polyphonic(ensemble.mixture, MODEL_SAMPLE_RATE, ensemble.names))
+    mixed = track_polyphonic(
+        ensemble.mixture, MODEL_SAMPLE_RATE, ensemble.names, model=separator.tracker, device=separator.device
+    )
+    return Tracking(from_stems, mixed)
 
 
 def quality(ensemble: Ensemble, separator: Separator, tracks: Tracking) -> Iterator[Row]:
@@ -121,6 +124,7 @@ def quality(ensemble: Ensemble, separator: Separator, tracks: Tracking) -> Itera
     for label, f0 in (("CREPE on stems", tracks.from_stems), ("mixture", tracks.from_mixture)):
         yield Row("comb", label, score(separate_comb(mixture, f0, MODEL_SAMPLE_RATE)))
         yield Row("learned", label, score(learned(f0)))
+    yield Row("learned", "mixture, refined", score(learned(separator.refined(mixture, tracks.from_mixture))))
     yield Row("ideal power mask", "", score(separate_ideal(mixture, stems, MODEL_SAMPLE_RATE)))
 
 
