@@ -32,7 +32,7 @@ class _Group(click.Group):
             _show_traceback(ctx)
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             sys.exit(BAD_INPUT)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt, BrokenPipeError):
             raise
         except Exception as error:
             _show_traceback(ctx)
