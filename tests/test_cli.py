@@ -270,7 +270,9 @@ class TestF0:
             assert run("separate", "choir.wav", "--float32", *given, *model).exit_code == 0
         assert len(files_in(folder / "direct")) == 4
         for name in files_in(folder / "direct"):
-            assert Path("direct", name).read_bytes() == Path("given", name).read_bytes()
+            # Not the bytes: the header of a float file holds the second in which it was written.
+            pair = [audio.read(Path(form, name)).waveform for form in ("direct", "given")]
+            np.testing.assert_array_equal(*pair)
 
     def test_notes(self, folder, model):
         arguments = ["--guides", "stems", "--no-picture", "--midi", "deep/notes.mid"]
