@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -176,24 +174,13 @@ def parameter_count(network: nn.Module) -> int:
 def load_estimator(model: str, device: str = "cpu") -> Estimator:
     """Load an estimator by its name in the manifest or from a .safetensors file, ready for inference.
 
-    A file that was loaded before and has not changed since is not read again.
-
     Raises
     ------
     WeightsError
         If the weights are unknown, missing, corrupt, or not those of an estimator.
     """
-    path = Path(model)
-    version = path.stat().st_mtime_ns if model.endswith(".safetensors") and path.is_file() else 0
-    return _load_estimator(model, device, version)
+    return weights.load_network(model, device, _build, "estimator")
 
 
-@lru_cache(maxsize=4)
-def _load_estimator(model: str, device: str, version: int) -> Estimator:
-    checkpoint = weights.load(model)
-    network = Estimator(EstimatorConfig.from_json(checkpoint.config))
-    try:
-        network.load_state_dict(checkpoint.tensors)
-    except RuntimeError as error:
-        raise WeightsError(f"weights {model!r} do not fit the estimator ({error})") from error
-    return network.eval().requires_grad_(False).to(device)
+def _build(config: dict[str, Any]) -> Estimator:
+    return Estimator(EstimatorConfig.from_json(config))

@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vocalsep.errors import WeightsError
 
 if TYPE_CHECKING:
     import torch
+
+Network = TypeVar("Network", bound="torch.nn.Module")
 
 _PACKAGE = Path(__file__).parent
 
@@ -180,6 +182,48 @@ def _read(path: Path) -> Checkpoint:
     if broken:
         raise WeightsError(f"{path}: {broken[0]} holds values that are NaN or infinite; expected finite weights")
     return Checkpoint(config, tensors)
+
+
+def read_network(model: str, build: Callable[[dict[str, Any]], Network], what: str) -> Network:
+    """Return a network with the weights of a checkpoint, to train further.
+
+    Parameters
+    ----------
+    model
+        See `load`.
+    build
+        From the configuration in a checkpoint to the network that it describes.
+    what
+        The network, for messages.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are unknown, missing, corrupt, or not those of such a network.
+    """
+    checkpoint = load(model)
+    network = build(checkpoint.config)
+    try:
+        network.load_state_dict(checkpoint.tensors)
+    except RuntimeError as error:
+        raise WeightsError(f"weights {model!r} do not fit the {what} ({error})") from error
+    return network
+
+
+def load_network(model: str, device: str, build: Callable[[dict[str, Any]], Network], what: str) -> Network:
+    """Return a network ready for inference on a device; see `read_network`.
+
+    A file that was loaded before and has not changed since is not read again.
+    """
+    path = Path(model)
+    version = path.stat().st_mtime_ns if model.endswith(".safetensors") and path.is_file() else 0
+    network: Network = _load_network(model, device, build, what, version)
+    return network
+
+
+@lru_cache(maxsize=8)
+def _load_network(model: str, device: str, build: Callable[[dict[str, Any]], Any], what: str, version: int) -> Any:
+    return read_network(model, build, what).eval().requires_grad_(False).to(device)
 
 
 def save(path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:

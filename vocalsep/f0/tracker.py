@@ -15,9 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -270,29 +268,18 @@ class Tracker(nn.Module):
 def load_tracker(model: str, device: str = "cpu") -> Tracker:
     """Load a tracker by its name in the manifest or from a .safetensors file, ready for inference.
 
-    A file that was loaded before and has not changed since is not read again.
-
     Raises
     ------
     WeightsError
         If the weights are unknown, missing, corrupt, or not those of a tracker.
     """
-    path = Path(model)
-    version = path.stat().st_mtime_ns if model.endswith(".safetensors") and path.is_file() else 0
-    return _load_tracker(model, device, version)
-
-
-@lru_cache(maxsize=4)
-def _load_tracker(model: str, device: str, version: int) -> Tracker:
-    return read_tracker(model).eval().requires_grad_(False).to(device)
+    return weights.load_network(model, device, _build, "tracker")
 
 
 def read_tracker(model: str) -> Tracker:
-    """Return a tracker with the weights of a checkpoint, to train further."""
-    checkpoint = weights.load(model)
-    network = Tracker(TrackerConfig.from_json(checkpoint.config))
-    try:
-        network.load_state_dict(checkpoint.tensors)
-    except RuntimeError as error:
-        raise WeightsError(f"weights {model!r} do not fit the tracker ({error})") from error
-    return network
+    """Return a tracker with the weights of a checkpoint, to train further; errors are those of `load_tracker`."""
+    return weights.read_network(model, _build, "tracker")
+
+
+def _build(config: dict[str, Any]) -> Tracker:
+    return Tracker(TrackerConfig.from_json(config))
