@@ -9,8 +9,6 @@ import click
 from vocalsep.cli.options import device_option, existing_path, singers_option
 from vocalsep.cli.train import open_run, run
 
-_AVERAGE = 0.995  # decay of the mean of the weights: 200 steps, of which the learning rate is small at the end
-
 
 @click.command("train-f0")
 @click.option(
@@ -28,6 +26,9 @@ _AVERAGE = 0.995  # decay of the mean of the weights: 200 steps, of which the le
 @click.option("--steps", default=2000, show_default=True, help="Optimisation steps.")
 @click.option("--batch-size", default=8, show_default=True, help="Excerpts of 4 s in a step.")
 @click.option("--learning-rate", default=2e-3, show_default=True, help="Of Adam, at its greatest.")
+@click.option(
+    "--average", default=0.998, show_default=True, help="Decay a step of the mean of the weights, which is kept."
+)
 @click.option("--seed", default=0, show_default=True, help="Of all that is left to chance.")
 @click.option("--validate-every", default=200, show_default=True, help="Steps between validations.")
 @click.option("--held-out", default=0.1, show_default=True, help="Share at the end of each recording, to validate on.")
@@ -51,6 +52,7 @@ def train_f0(
     steps: int,
     batch_size: int,
     learning_rate: float,
+    average: float,
     seed: int,
     validate_every: int,
     held_out: float,
@@ -83,7 +85,7 @@ def train_f0(
         seed=seed,
         validate_every=validate_every,
         patience=steps,
-        average=_AVERAGE,
+        average=average,
     )
     found = resolve_device(device)
     open_run(out, resume=resume)
