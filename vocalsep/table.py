@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocalsep.errors import F0Error
+from vocalsep.files import replace_file
 
 
 def shortest(value: np.float32) -> str:
@@ -34,13 +35,7 @@ def write_file(path: Path, content: bytes, kind: str) -> None:
         If it cannot be written.
     """
     try:
-        temporary = path.with_name(f".{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(path, content)
     except (OSError, ValueError) as error:  # ValueError: a path without a name, or with a zero byte
         reason = getattr(error, "strerror", None) or error
         raise F0Error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from error

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from vocalsep.errors import WeightsError
+from vocalsep.files import replace_file
 
 if TYPE_CHECKING:
     import torch
@@ -237,16 +238,10 @@ def save(path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mappi
     from safetensors.torch import save
 
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.part")
     contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     content = save(contiguous, metadata={"config": json.dumps(dict(config), sort_keys=True)})
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Not safetensors' save_file, whose files only their owner may read: checkpoints go into wheels.
-            temporary.write_bytes(content)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Not safetensors' save_file, whose files only their owner may read: checkpoints go into wheels.
+        replace_file(target, content)
     except OSError as error:
         raise WeightsError(f"{target}: cannot be written ({error.strerror})") from error
