@@ -7,16 +7,17 @@ The F-measure for each voice is `metrics.f0_f_measure`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vocalsep.errors import F0Error, MissingExtraError
+from vocalsep.evaluation.metrics import agree
 from vocalsep.tracks import HOP
 
-TOLERANCE_CENTS = 50.0
 OUTCOMES = ("right", "other voice", "octave", "other pitch", "false alarm", "missed")
 """What can become of a frame that is voiced in truth or estimate, in the order of `outcomes`."""
 MELODY_METRICS = (
@@ -62,12 +63,12 @@ def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
     """
     true, found = _pair(truth, estimate)
     both = (true > 0) & (found > 0)
-    right = _near(found, true)
+    right = agree(found, true)
     others = np.zeros_like(both)
     for voice in range(len(true)):
         theirs = np.delete(true, voice, axis=0)
-        others[voice] = _near(found[voice], theirs).any(axis=0)
-    octave = np.any([_near(found, true * 2 ** (cents / 1200)) for cents in _OCTAVES], axis=0)
+        others[voice] = agree(found[voice], theirs).any(axis=0)
+    octave = np.any([agree(found, true * 2 ** (cents / 1200)) for cents in _OCTAVES], axis=0)
     kinds = [right, others, octave, np.ones_like(both)]
     masks = [both & kind & ~np.any(kinds[:rank], axis=0) for rank, kind in enumerate(kinds)]
     masks += [(true == 0) & (found > 0), (true > 0) & (found == 0)]
@@ -79,15 +80,6 @@ def _pair(truth: ArrayLike, estimate: ArrayLike) -> tuple[NDArray[np.float64], N
     if true.shape != found.shape or true.ndim != 2:
         raise F0Error(f"truth has shape {true.shape} and estimate {found.shape}; expected (voices, frames) twice")
     return true, found
-
-
-def _near(found: NDArray[np.float64], true: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return where both are voiced and no more than the tolerance apart."""
-    both = (found > 0) & (true > 0)
-    ratio = np.divide(found, true, out=np.full(both.shape, np.inf), where=both)
-    ratio[~both] = np.inf
-    near: NDArray[np.bool_] = np.abs(1200 * np.log2(ratio)) <= TOLERANCE_CENTS
-    return near
 
 
 class Calibration(NamedTuple):
@@ -148,7 +140,7 @@ def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike, *,
     frames = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(place, weights=given[voiced], minlength=bins) / frames
-        right = np.bincount(place, weights=_near(found, true)[voiced], minlength=bins) / frames
+        right = np.bincount(place, weights=agree(found, true)[voiced], minlength=bins) / frames
     return Calibration(edges, frames, mean, right)
 
 
@@ -198,10 +190,15 @@ def multipitch_scores(truth: ArrayLike, estimate: ArrayLike, *, hop: float = HOP
     sets = [[np.sort(column[column > 0]) for column in tracks.T] for tracks in (true, found)]
     if not (true > 0).any():
         return np.full(len(MULTIPITCH_METRICS), np.nan)
+    return np.array(_scores(require_mir_eval().multipitch, times, sets[0], sets[1], MULTIPITCH_METRICS))
+
+
+def _scores(task: ModuleType, times: NDArray[Any], true: Any, found: Any, names: Sequence[str]) -> list[float]:
+    """Return figures of one of mir_eval's tasks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an estimate without a pitch scores 0, which the table shows
-        scores = require_mir_eval().multipitch.evaluate(times, sets[0], times, sets[1])
-    return np.array([scores[name] for name in MULTIPITCH_METRICS])
+        scores = task.evaluate(times, true, times, found)
+    return [scores[name] for name in names]
 
 
 def melody_scores(truth: ArrayLike, estimate: ArrayLike, *, hop: float = HOP) -> NDArray[np.float64]:
@@ -235,8 +232,5 @@ def melody_scores(truth: ArrayLike, estimate: ArrayLike, *, hop: float = HOP) ->
     for row, (reference, voice) in enumerate(zip(true, found, strict=True)):
         if not (reference > 0).any():
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an estimate without a pitch scores 0, which the table shows
-            scores = melody.evaluate(times, reference, times, voice)
-        table[row] = [scores[name] for name in MELODY_METRICS]
+        table[row] = _scores(melody, times, reference, voice, MELODY_METRICS)
     return table

@@ -13,6 +13,8 @@ MIN_FRAME_ENERGY = 10.0
 """Sum of squares below which the protocol drops a frame of the reference as silent."""
 EXCERPT_SECONDS = 4.0
 FRAME_SECONDS = 1.0
+TOLERANCE_CENTS = 50.0
+"""What counts as the right pitch: half a semitone."""
 
 
 def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
@@ -120,7 +122,19 @@ def overall(scores: tuple[Scores, ...]) -> Scores:
     return Scores(np.concatenate([score.values for score in scores]))
 
 
-def f0_f_measure(reference: ArrayLike, estimate: ArrayLike, *, tolerance_cents: float = 50.0) -> NDArray[np.float64]:
+def agree(
+    true: NDArray[np.float64], found: NDArray[np.float64], tolerance_cents: float = TOLERANCE_CENTS
+) -> NDArray[np.bool_]:
+    """Return where f0 tracks, in Hz with 0 = unvoiced, are both voiced and no more than the tolerance apart."""
+    both = (true > 0) & (found > 0)
+    cents = 1200 * np.log2(np.divide(found, true, out=np.ones(both.shape), where=both))
+    near: NDArray[np.bool_] = both & (np.abs(cents) <= tolerance_cents)
+    return near
+
+
+def f0_f_measure(
+    reference: ArrayLike, estimate: ArrayLike, *, tolerance_cents: float = TOLERANCE_CENTS
+) -> NDArray[np.float64]:
     """Return the F-measure of f0 tracks, voice by voice.
 
     A frame is right where both are voiced and within the tolerance; precision is over the frames voiced in the
@@ -151,9 +165,7 @@ def f0_f_measure(reference: ArrayLike, estimate: ArrayLike, *, tolerance_cents: 
     true, found = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
     if true.shape != found.shape:
         raise F0Error(f"reference has shape {true.shape} and estimate {found.shape}; expected the same")
-    both = (true > 0) & (found > 0)
-    cents = 1200 * np.log2(np.divide(found, true, out=np.ones_like(true), where=both))
-    right = (both & (np.abs(cents) <= tolerance_cents)).sum(axis=-1)
+    right = agree(true, found, tolerance_cents).sum(axis=-1)
     with np.errstate(invalid="ignore"):
         measure: NDArray[np.float64] = 2 * right / ((true > 0).sum(axis=-1) + (found > 0).sum(axis=-1))
     return measure
