@@ -18,7 +18,6 @@ from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, f0_f_measure, frame_scores, overall
 from vocalsep.f0.crepe import f0_from_stems
-from vocalsep.f0.polyphonic import track_polyphonic
 from vocalsep.separator import Separator
 from vocalsep.stems import audio_files
 from vocalsep.tracks import F0Tracks
@@ -94,10 +93,7 @@ class Tracking:
 def tracking(ensemble: Ensemble, separator: Separator, *, crepe: str = "tiny") -> Tracking:
     """Track the f0 of an ensemble with CREPE of a capacity on the stems, and in the mixture as a separator does."""
     from_stems = f0_from_stems(dict(zip(ensemble.names, ensemble.stems, strict=True)), capacity=crepe)
-    mixed = track_polyphonic(
-        ensemble.mixture, MODEL_SAMPLE_RATE, ensemble.names, model=separator.tracker, device=separator.device
-    )
-    return Tracking(from_stems, mixed)
+    return Tracking(from_stems, separator.track(ensemble.mixture, voices=ensemble.names, refine=0))
 
 
 def quality(ensemble: Ensemble, separator: Separator, tracks: Tracking) -> Iterator[Row]:
