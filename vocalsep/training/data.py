@@ -97,10 +97,10 @@ class MixtureSource:
 
     def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random excerpts, of recordings with one number of voices."""
-        voices = len(self.takes[_choose(rng, [take.n_frames for take in self.takes])].f0)
+        voices = len(self.takes[choose(rng, [take.n_frames for take in self.takes])].f0)
         alike = [take for take in self.takes if len(take.f0) == voices]
         lengths = [take.n_frames for take in alike]
-        pairs = [_voiced_excerpt(alike[_choose(rng, lengths)], rng, self.frames) for _ in range(size)]
+        pairs = [_voiced_excerpt(alike[choose(rng, lengths)], rng, self.frames) for _ in range(size)]
         mixture = torch.from_numpy(np.stack([samples for samples, _ in pairs]))
         mixture = mixture * torch.from_numpy(_random_gain(rng, (size, 1), 6.0))
         return Batch(_with_level(mixture), torch.from_numpy(np.stack([f0 for _, f0 in pairs])))
@@ -184,7 +184,7 @@ class SingerSource:
 
     def _together(self, rng: Generator, n_voices: int) -> list[tuple[Take, int]]:
         bank = self.banks[int(rng.choice(list(self.banks)))]
-        piece = bank[_choose(rng, [_seconds(parts) for parts in bank])]
+        piece = bank[choose(rng, [_seconds(parts) for parts in bank])]
         names = list(piece)
         # Each part once, then again (a second singer of the part) where there are more voices than parts.
         rounds = -(-n_voices // len(names))
@@ -198,7 +198,7 @@ class SingerSource:
         for _ in range(n_voices):
             bank = self.banks[int(rng.choice(list(self.banks)))]
             takes = [take for piece in bank for part in piece.values() for take in part]
-            take = takes[_choose(rng, [take.n_frames for take in takes])]
+            take = takes[choose(rng, [take.n_frames for take in takes])]
             picks.append((take, int(rng.integers(take.n_frames - self.frames + 1))))
         return picks
 
@@ -244,7 +244,8 @@ def _seconds(parts: dict[str, list[Take]]) -> float:
     return HOP * sum(take.n_frames for takes in parts.values() for take in takes)
 
 
-def _choose(rng: Generator, weights: Sequence[float]) -> int:
+def choose(rng: Generator, weights: Sequence[float]) -> int:
+    """Return the index of one of several things, drawn with probabilities in proportion to their weights."""
     return int(rng.choice(len(weights), p=np.array(weights, dtype=float) / sum(weights)))
 
 

@@ -20,7 +20,7 @@ from vocalsep.errors import AudioError
 from vocalsep.f0.tracker import describe
 from vocalsep.tracks import HOP, register
 from vocalsep.training import augment
-from vocalsep.training.data import EXCERPT_FRAMES, Take, transposed
+from vocalsep.training.data import EXCERPT_FRAMES, Take, choose, transposed
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN, Voice, parse_voices
 
 SIZES = {1: 0.03, 2: 0.15, 3: 0.17, 4: 0.43, 5: 0.08, 6: 0.07, 7: 0.03, 8: 0.04}
@@ -148,15 +148,14 @@ class EnsembleSource:
         bank = [piece for piece in bank or self.synthetic if sum(map(len, piece.values())) >= n_voices]
         if not bank:
             return self._apart(rng, n_voices)
-        lengths = np.array([min(take.n_frames for takes in piece.values() for take in takes) for piece in bank])
-        piece = bank[int(rng.choice(len(bank), p=lengths / lengths.sum()))]
-        length = min(take.n_frames for takes in piece.values() for take in takes)
-        first = int(rng.integers(length - self.frames + 1))
+        lengths = [min(take.n_frames for takes in piece.values() for take in takes) for piece in bank]
+        index = choose(rng, lengths)
+        piece, first = bank[index], int(rng.integers(lengths[index] - self.frames + 1))
         left = {part: [takes[i] for i in rng.permutation(len(takes))] for part, takes in piece.items()}
         chosen: list[tuple[str, list[Take]]] = []
         while len(chosen) < n_voices:
-            for index in rng.permutation(len(left)):
-                part = list(left)[int(index)]
+            for place in rng.permutation(len(left)):
+                part = list(left)[int(place)]
                 if left[part] and len(chosen) < n_voices:
                     chosen.append((part, [left[part].pop()]))
         for part, takes in chosen:
