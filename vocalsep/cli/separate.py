@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MENTION_SECONDS = 0.5  # by which f0s may end before the recording without a word
 # Share of the whole that each stage takes on two cores, for the progress bar.
-_STAGES = {"f0": (0.0, 0.35), "parameters": (0.35, 0.15), "masks": (0.5, 0.5)}
+_STAGES = {"f0": (0.0, 0.85), "parameters": (0.85, 0.05), "masks": (0.9, 0.1)}
 
 
 @click.command()
