@@ -254,13 +254,15 @@ class TestSources:
     def test_batches_of_singers(self, singers):
         rng, numbers = np.random.default_rng(0), set()
         for _ in range(25):
-            mixture, f0 = singers.draw(rng, 3)
+            mixture, f0, stems = singers.draw(rng, 3)
             numbers.add(f0.shape[1])
             assert mixture.shape == (3, FRAMES * 256)
             assert f0.shape[::2] == (3, FRAMES + 1)
             assert (mixture.dtype, f0.dtype) == (torch.float32, torch.float32)
             assert mixture.isfinite().all()
             assert 0 < mixture.abs().max() <= 1.0001
+            # The stems are those of this mixture, room and level and all; what is left is noise, from -30 dB down.
+            assert (mixture - stems.sum(dim=1)).std() < 0.05 * mixture.std()
             voiced = f0[f0 > 0]
             assert 110 * 2 ** (-7.3 / 12) < voiced.min() < voiced.max() < 520 * 2 ** (7.3 / 12)
             assert ((f0 > 0).any(dim=1).float().mean(dim=-1) > 0.15).all()
@@ -272,7 +274,7 @@ class TestSources:
         grid = StftGrid.of_duration(16000)
         rng = np.random.default_rng(0)
         for _ in range(5):
-            mixture, f0 = source.draw(rng, 1)
+            mixture, f0, _ = source.draw(rng, 1)
             level = power(mixture, grid)[0, :400, 5:-5]  # below 3.1 kHz
             bins = grid.frequencies()[:400, None]
             nearest = torch.full_like(level, torch.inf)
@@ -284,7 +286,8 @@ class TestSources:
 
     def test_unaugmented_ensembles_are_sums_of_takes(self, piece):
         source = SingerSource([piece], voices=(4, 4), frames=159, augmented=False)
-        mixture, f0 = source.draw(np.random.default_rng(0), 1)
+        mixture, f0, stems = source.draw(np.random.default_rng(0), 1)
+        torch.testing.assert_close(stems.sum(dim=1), mixture)
         takes = [take for group in piece.values() for take in group]
         rows = [next(t for t in takes if np.array_equal(t.f0[0], row)) for row in f0[0].numpy()]
         total = sum(t.waveform for t in rows)
@@ -309,7 +312,8 @@ class TestSources:
         source = MixtureSource([duet, trio], frames=FRAMES)
         rng, numbers = np.random.default_rng(0), set()
         for _ in range(12):
-            mixture, f0 = source.draw(rng, 2)
+            mixture, f0, stems = source.draw(rng, 2)
+            assert stems is None
             numbers.add(f0.shape[1])
             assert (mixture.shape, f0.shape[2]) == ((2, FRAMES * 256), FRAMES + 1)
         assert numbers == {2, 3}
@@ -387,7 +391,7 @@ class TestFolders:
     def test_validation_hears_quartets_as_long_as_the_held_out_part_allows(self, loaded):
         training, validation = singer_sources([(loaded, ["1"])], held_out=0.1)
         assert (training.frames, training.augmented) == (250, True)
-        mixture, f0 = validation.draw(np.random.default_rng(0), 2)
+        mixture, f0, _ = validation.draw(np.random.default_rng(0), 2)
         assert (validation.frames, validation.augmented, f0.shape[1]) == (64, False, 4)
         assert mixture.shape == (2, 64 * 256)
 

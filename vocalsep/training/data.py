@@ -1,7 +1,7 @@
 """Where training excerpts come from: recordings of choirs, or random mixtures of single singers.
 
-A source draws batches of mixtures with the f0 of their voices. Only these enter the unsupervised loss; a source of
-single singers uses its stems to make mixtures, never as targets.
+A source draws batches of mixtures with the f0 of their voices, and with their stems where it knows them. The
+unsupervised loss looks at mixtures only; stems are for supervised training.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Batch(NamedTuple):
     """Shape (batch, samples) at 16 kHz."""
     f0: Tensor
     """Hz, shape (batch, voices, frames), 0 = unvoiced."""
+    stems: Tensor | None = None
+    """Shape (batch, voices, samples), in the room of the mixture: what they leave of it is noise. None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class MixtureSource:
         pairs = [_voiced_excerpt(alike[choose(rng, lengths)], rng, self.frames) for _ in range(size)]
         mixture = torch.from_numpy(np.stack([samples for samples, _ in pairs]))
         mixture = mixture * torch.from_numpy(_random_gain(rng, (size, 1), 6.0))
-        return Batch(_with_level(mixture), torch.from_numpy(np.stack([f0 for _, f0 in pairs])))
+        return Batch(_gain_to_level(mixture) * mixture, torch.from_numpy(np.stack([f0 for _, f0 in pairs])))
 
 
 class SingerSource:
@@ -168,10 +170,9 @@ class SingerSource:
         f0 = torch.from_numpy(np.stack([f0 for _, f0 in ensembles]))
         if self.augmented:
             voices = self._augment(voices, rng)
-        mixture = voices.sum(dim=1)
-        if self.augmented:
-            mixture = add_room_and_noise(mixture, rng)
-        return Batch(_with_level(mixture), f0)
+        mixture, voices = add_room_and_noise(voices, rng) if self.augmented else (voices.sum(dim=1), voices)
+        gain = _gain_to_level(mixture)
+        return Batch(gain * mixture, f0, gain[:, None] * voices)
 
     def _ensemble(self, rng: Generator, n_voices: int) -> tuple[Float32, Float32]:
         for _ in range(_MAX_TRIES):
@@ -231,13 +232,20 @@ class MixedSource:
         return (self.first if rng.random() < self.share else self.second).draw(rng, size)
 
 
-def add_room_and_noise(mixture: Tensor, rng: Generator) -> Tensor:
-    """Put three of ten batches of mixtures (batch, samples) into a room, and noise under three of ten."""
+def add_room_and_noise(voices: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Put three of ten batches of voices into a room, and noise under the mixtures of three of ten.
+
+    Returns
+    -------
+    mixture, voices
+        Shapes (batch, samples) and (batch, voices, samples).
+    """
     if rng.random() < 0.3:
-        mixture = augment.reverberate(mixture, rng)
+        voices = augment.reverberate(voices, rng)
+    mixture = voices.sum(dim=1)
     if rng.random() < 0.3:
         mixture = augment.add_noise(mixture, rng)
-    return mixture
+    return mixture, voices
 
 
 def _seconds(parts: dict[str, list[Take]]) -> float:
@@ -268,7 +276,7 @@ def _random_gain(rng: Generator, shape: tuple[int, ...], range_db: float) -> Flo
     return (10 ** (rng.uniform(-range_db, range_db, shape) / 20)).astype(np.float32)
 
 
-def _with_level(mixture: Tensor) -> Tensor:
-    """Return mixtures, those with a peak above full scale brought down to it."""
+def _gain_to_level(mixture: Tensor) -> Tensor:
+    """Return the gain, shape (batch, 1), that brings mixtures with a peak above full scale down to it."""
     peak = mixture.abs().amax(dim=-1, keepdim=True)
-    return torch.where(peak > 1.0, mixture / peak.clamp_min(1e-9), mixture)
+    return 1.0 / peak.clamp_min(1.0)
