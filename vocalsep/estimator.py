@@ -182,5 +182,10 @@ def load_estimator(model: str, device: str = "cpu") -> Estimator:
     return weights.load_network(model, device, _build, "estimator")
 
 
+def read_estimator(model: str) -> Estimator:
+    """Return an estimator with the weights of a checkpoint, to train further; errors are those of `load_estimator`."""
+    return weights.read_network(model, _build, "estimator")
+
+
 def _build(config: dict[str, Any]) -> Estimator:
     return Estimator(EstimatorConfig.from_json(config))

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     help="Folder with, for each mixture NAME.wav, a folder NAME of recordings of its voices, to track f0 in.",
 )
 @voices_option
+@click.option("--stems", is_flag=True, help="Learn from the stems of --singers too, not from mixtures alone.")
+@click.option(
+    "--f0-errors",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of excerpts of --singers whose f0 is made as wrong as a tracker's in a mixture.",
+)
+@click.option(
+    "--init", metavar="NAME", help="Weights to start from: a name of the manifest (default), or a .safetensors file."
+)
 @click.option("--steps", default=2000, show_default=True, help="Optimisation steps.")
 @click.option("--batch-size", default=4, show_default=True, help="Excerpts of 4 s in a step.")
 @click.option("--learning-rate", default=1e-3, show_default=True, help="Of Adam, at its greatest.")
@@ -40,6 +51,9 @@ def train(
     singers: tuple[str, ...],
     guides: Path | None,
     voices: str | None,
+    stems: bool,
+    f0_errors: float,
+    init: str | None,
     steps: int,
     batch_size: int,
     learning_rate: float,
@@ -52,16 +66,17 @@ def train(
 ) -> None:
     """Train an estimator, unsupervised, on the recordings of choirs in FOLDER, on --singers, or on both.
 
-    Only mixtures enter the loss. The f0 of the voices comes from --guides, or is tracked in the mixtures. Single
-    singers are put together to random ensembles of 2 to 6 voices, transposed, equalised and put into rooms. The
-    best weights are OUT/best.safetensors: `vocalsep separate -n OUT/best.safetensors`.
+    Only mixtures enter the loss; with --stems, single singers are their own targets and only FOLDER's recordings are
+    learned from as mixtures. The f0 of the voices comes from --guides, or is tracked in the mixtures. Single singers
+    are put together to random ensembles of 2 to 6 voices, transposed, equalised and put into rooms. The best weights
+    are OUT/best.safetensors: `vocalsep separate -n OUT/best.safetensors`.
     """
     import torch
 
     from vocalsep.device import resolve_device
     from vocalsep.errors import ParameterError
-    from vocalsep.estimator import Estimator
-    from vocalsep.training.losses import estimator_loss
+    from vocalsep.estimator import Estimator, read_estimator
+    from vocalsep.training.losses import estimator_loss, supervised_loss
     from vocalsep.training.sources import training_sources
     from vocalsep.training.trainer import Trainer, TrainingConfig
     from vocalsep.voices import parse_voices
@@ -70,6 +85,8 @@ def train(
         raise ParameterError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
     if folder is None and (guides is not None or voices is not None):
         raise ParameterError("--guides and --voices go with a FOLDER of recordings; single singers need neither")
+    if stems and not singers:
+        raise ParameterError("--stems goes with --singers; recordings of choirs have no stems")
     config = TrainingConfig(
         steps=steps,
         batch_size=batch_size,
@@ -83,10 +100,12 @@ def train(
         parse_voices(voices)
     open_run(out, resume=resume)
     click.echo("Tracking f0 ...", err=True)
-    training, validation = training_sources(folder, singers, guides, voices, held_out)
+    training, validation = training_sources(folder, singers, guides, voices, held_out, f0_errors=f0_errors)
     torch.manual_seed(seed)
-    network = Estimator().to(found)
-    run(Trainer(config, network, estimator_loss, training, validation, out), resume=resume)
+    network = (Estimator() if init is None else read_estimator(init)).to(found)
+    run(
+        Trainer(config, network, supervised_loss if stems else estimator_loss, training, validation, out), resume=resume
+    )
 
 
 def open_run(out: Path, *, resume: bool) -> None:

@@ -19,6 +19,7 @@ from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
 from vocalsep.training import augment
+from vocalsep.training.f0_errors import with_errors
 from vocalsep.training.trainer import Source
 
 EXCERPT_FRAMES = 250
@@ -124,6 +125,8 @@ class SingerSource:
         Frames of an excerpt; shorter takes are left out.
     augmented
         Whether to transpose, equalise, move formants, add room and noise, or only to mix.
+    f0_errors
+        Share of excerpts whose f0 has the errors of a tracker; see `f0_errors`.
 
     Raises
     ------
@@ -138,9 +141,11 @@ class SingerSource:
         frames: int = EXCERPT_FRAMES,
         *,
         augmented: bool = True,
+        f0_errors: float = 0.0,
     ) -> None:
         self.frames = frames
         self.augmented = augmented
+        self.f0_errors = f0_errors
         self.sizes = np.arange(voices[0], voices[1] + 1)
         # Quartets are what most choirs sing.
         self.size_weights = np.where(self.sizes == 4, 2.0, 1.0)
@@ -167,12 +172,15 @@ class SingerSource:
         n_voices = int(rng.choice(self.sizes, p=self.size_weights / self.size_weights.sum()))
         ensembles = [self._ensemble(rng, n_voices) for _ in range(size)]
         voices = torch.from_numpy(np.stack([samples for samples, _ in ensembles]))  # (batch, voices, samples)
-        f0 = torch.from_numpy(np.stack([f0 for _, f0 in ensembles]))
+        f0 = torch.from_numpy(np.stack([self._tracked(f0, rng) for _, f0 in ensembles]))
         if self.augmented:
             voices = self._augment(voices, rng)
         mixture, voices = add_room_and_noise(voices, rng) if self.augmented else (voices.sum(dim=1), voices)
         gain = _gain_to_level(mixture)
         return Batch(gain * mixture, f0, gain[:, None] * voices)
+
+    def _tracked(self, f0: Float32, rng: Generator) -> Float32:
+        return with_errors(f0, rng) if self.f0_errors and rng.random() < self.f0_errors else f0
 
     def _ensemble(self, rng: Generator, n_voices: int) -> tuple[Float32, Float32]:
         for _ in range(_MAX_TRIES):

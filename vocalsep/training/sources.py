@@ -30,7 +30,13 @@ _MIN_VALIDATION_FRAMES = 25  # 0.4 s: a few windows
 
 
 def training_sources(
-    mixtures: Path | None, singers: Iterable[str], guides: Path | None, voices: str | None, held_out: float
+    mixtures: Path | None,
+    singers: Iterable[str],
+    guides: Path | None,
+    voices: str | None,
+    held_out: float,
+    *,
+    f0_errors: float = 0.0,
 ) -> tuple[Source[Batch], Source[Batch]]:
     """Return sources of training and validation out of a folder of recordings, folders of singers, or both.
 
@@ -42,13 +48,16 @@ def training_sources(
         Folders of single singers, each as "FOLDER" or "FOLDER:NAME,NAME"; see `singer_sources`.
     held_out
         Share at the end of every recording that only validation hears.
+    f0_errors
+        See `data.SingerSource`.
     """
     folders = singer_folders(singers)
     if mixtures is None:
-        return singer_sources(folders, held_out)
+        return singer_sources(folders, held_out, f0_errors=f0_errors)
+    of_mixtures = mixture_sources(mixtures, guides, voices, held_out)
     if not folders:
-        return mixture_sources(mixtures, guides, voices, held_out)
-    of_singers, of_mixtures = singer_sources(folders, held_out), mixture_sources(mixtures, guides, voices, held_out)
+        return of_mixtures
+    of_singers = singer_sources(folders, held_out, f0_errors=f0_errors)
     return MixedSource(of_mixtures[0], of_singers[0], MIXTURE_SHARE), of_singers[1]
 
 
@@ -101,7 +110,7 @@ def ensemble_sources(
 
 
 def singer_sources(
-    folders: Iterable[tuple[Path, list[str] | None]], held_out: float
+    folders: Iterable[tuple[Path, list[str] | None]], held_out: float, *, f0_errors: float = 0.0
 ) -> tuple[SingerSource, SingerSource]:
     """Return sources of training and validation that mix single singers.
 
@@ -111,9 +120,11 @@ def singer_sources(
         For each piece, the folder of its recordings and which singers to use; see `load_singers`.
     held_out
         Share at the end of every recording that only validation hears.
+    f0_errors
+        In training; see `data.SingerSource`.
     """
     pieces = [split_singers(load_singers(folder, singers), held_out) for folder, singers in folders]
-    training = SingerSource([training for training, _ in pieces])
+    training = SingerSource([training for training, _ in pieces], f0_errors=f0_errors)
     held = [held for _, held in pieces]
     frames = _validation_frames([take for piece in held for takes in piece.values() for take in takes])
     return training, SingerSource(held, voices=(4, 4), frames=frames, augmented=False)
