@@ -75,7 +75,7 @@ def extract(mixture: Tensor, f0: Tensor, layout: FeatureLayout) -> Features:
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
     spectrum = power(mixture, grid).transpose(-1, -2)  # (..., frames, bins)
-    log_level = _log_level(spectrum)[..., None, :]  # (..., 1, frames)
+    log_level = level(spectrum)[..., None, :]  # (..., 1, frames)
     relative = torch.log(spectrum + _FLOOR)[..., None, :, :] - 2 * log_level[..., None]
     number = torch.arange(1, layout.n_harmonics + 1, device=f0.device, dtype=f0.dtype)
     at_harmonics = _sample(relative, f0[..., None] * number, grid)
@@ -97,7 +97,8 @@ def extract(mixture: Tensor, f0: Tensor, layout: FeatureLayout) -> Features:
     return Features(torch.cat(values, dim=-1), log_level)
 
 
-def _log_level(spectrum: Tensor) -> Tensor:
+def level(spectrum: Tensor) -> Tensor:
+    """Return the log of a mixture's smoothed amplitude, shape (..., frames), from its power (..., frames, bins)."""
     energy = spectrum.mean(dim=-1)  # (..., frames)
     flat = energy.reshape(-1, 1, energy.shape[-1])
     smooth = torch.nn.functional.avg_pool1d(

@@ -1,0 +1,262 @@
+"""The network of the paper: its size, what holds for any weights, its loss, and that it learns."""
+
+import json
+import math
+from dataclasses import fields
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from vocalsep import weights
+from vocalsep.errors import VocalsepError, WeightsError
+from vocalsep.estimator import parameter_count
+from vocalsep.evaluation.baselines import us
+from vocalsep.evaluation.baselines.us import UsConfig, UsNetwork, load_us, separate_us, us_loss
+from vocalsep.evaluation.metrics import si_sdr
+from vocalsep.spectrum import power
+from vocalsep.synthesizer import VoiceParameters
+from vocalsep.tracks import F0Tracks
+from vocalsep.training.data import Batch
+from vocalsep.training.losses import mixture_loss
+
+TINY = UsConfig(encoder_size=12, latent_size=8, decoder_size=16, noise_bands=6)
+FRAMES = 60
+NAMES = ("a", "b", "c")
+OUTPUTS = ("log_gain", "lsf", "log_noise")
+
+
+def untrained(config: UsConfig = TINY, seed: int = 0) -> UsNetwork:
+    """A network that has learned nothing: what holds for it holds for any weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = UsNetwork(config)
+    return network.eval().requires_grad_(False)
+
+
+def f0_of(frames: int = FRAMES) -> np.ndarray:
+    """F0 of three voices that glide by a third, with rests, shape (voices, frames)."""
+    f0 = np.array([[600.0], [350.0], [170.0]]) * 2 ** np.linspace(0, 1 / 3, frames)
+    for row in range(3):
+        f0[row, 10 * row : 10 * row + 5] = 0
+    return f0.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def stems(sing) -> np.ndarray:
+    """Three voices that sing `f0_of()`, shape (voices, samples)."""
+    return sing(f0_of())
+
+
+@pytest.fixture(scope="module")
+def batch(stems) -> Batch:
+    return Batch(torch.from_numpy(stems.sum(axis=0)[None]), torch.from_numpy(f0_of())[None])
+
+
+def differences(one: VoiceParameters, other: VoiceParameters) -> list[float]:
+    return [float((getattr(one, name) - getattr(other, name)).abs().max()) for name in OUTPUTS]
+
+
+def picked(parameters: VoiceParameters, voices: list[int]) -> VoiceParameters:
+    chosen = {name: getattr(parameters, name)[:, voices] for name in ("f0", *OUTPUTS)}
+    return VoiceParameters(**chosen)
+
+
+def test_default_has_the_size_of_the_paper():
+    """5.57 M (US, section IV); to the unit what its description gives, counted by hand."""
+
+    def gru(inputs: int, units: int) -> int:
+        return 3 * units * (inputs + units + 2)
+
+    def perceptron(inputs: int) -> int:
+        return 512 * (inputs + 1) + 2 * 512 * 513 + 3 * 2 * 512
+
+    encoder = 2 * 257 + gru(257, 256) + 2 * gru(256, 256) + 128 * 257
+    decoder = perceptron(1) + perceptron(128) + gru(1024, 512) + perceptron(512)
+    heads = 513 * (1 + 1 + 21) + gru(512, 40)
+    assert parameter_count(UsNetwork()) == encoder + decoder + heads
+    assert round(parameter_count(UsNetwork()) / 1e6, 2) == 5.57
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [2, 1, 0], [2, 0, 1]])
+def test_permuted_voices_have_permuted_parameters(batch, order):
+    network = untrained()
+    straight, permuted = network(batch.mixture, batch.f0), network(batch.mixture, batch.f0[:, order])
+    assert torch.equal(permuted.f0, batch.f0[:, order])
+    assert max(differences(picked(straight, order), permuted)) < 1e-5
+    assert min(differences(straight, permuted)) > 1e-3
+
+
+def test_a_voice_does_not_know_of_the_others(batch):
+    network = untrained()
+    together, alone = network(batch.mixture, batch.f0), network(batch.mixture, batch.f0[:, 1:2])
+    assert max(differences(picked(together, [1]), alone)) < 1e-5
+
+
+def test_f0_and_mixture_decide_on_the_parameters(batch):
+    network = untrained()
+    here, there = network(batch.mixture, batch.f0), network(batch.mixture, 1.2 * batch.f0)
+    assert min(differences(here, there)) > 1e-3
+    assert min(differences(here, network(batch.mixture.flip(-1), batch.f0))) > 1e-3
+
+
+def test_batches_are_independent(batch):
+    network = untrained()
+    one, other = network(batch.mixture, batch.f0), network(batch.mixture.flip(-1), batch.f0.flip(-1))
+    both = network(torch.cat([batch.mixture, batch.mixture.flip(-1)]), torch.cat([batch.f0, batch.f0.flip(-1)]))
+    for name in OUTPUTS:
+        expected = torch.cat([getattr(one, name), getattr(other, name)])
+        assert (getattr(both, name) - expected).abs().max() < 1e-5
+
+
+def test_recurrences_run_forwards(batch):
+    """What f0 does later is not known earlier, but for the colour of the noise, which belongs to the excerpt."""
+    network, later = untrained(), batch.f0.clone()
+    later[..., 40:] *= 1.3
+    before, after = network(batch.mixture, batch.f0), network(batch.mixture, later)
+    assert torch.equal(before.log_gain[..., :40], after.log_gain[..., :40])
+    assert torch.equal(before.lsf[..., :40, :], after.lsf[..., :40, :])
+    assert (before.log_gain[..., 40:] - after.log_gain[..., 40:]).abs().max() > 1e-4
+
+
+def test_noise_has_one_colour_for_each_voice(batch):
+    log_noise = untrained()(batch.mixture, batch.f0).log_noise
+    colour = log_noise - log_noise.mean(dim=-1, keepdim=True)
+    assert (colour - colour[..., :1, :]).abs().max() < 1e-5
+    assert (colour[:, 0] - colour[:, 1]).abs().max() > 1e-3
+    assert log_noise.mean(dim=-1).std(dim=-1).min() > 1e-3  # its level moves
+
+
+@pytest.mark.parametrize("gain", [4.0, 0.3])
+def test_levels_follow_the_mixture(batch, gain):
+    network = untrained()
+    reference, scaled = network(batch.mixture, batch.f0), network(gain * batch.mixture, batch.f0)
+    assert (scaled.log_gain - reference.log_gain).numpy() == pytest.approx(math.log(gain), abs=0.05)
+    assert (scaled.log_noise - reference.log_noise).numpy() == pytest.approx(math.log(gain), abs=0.05)
+    assert (scaled.lsf - reference.lsf).abs().max() < 0.01
+
+
+def test_lsfs_are_ordered_and_spaced(batch):
+    network = untrained()
+    network.spacings.weight.data *= 100
+    lsf = network(batch.mixture, batch.f0).lsf
+    edges = torch.cat([torch.zeros_like(lsf[..., :1]), lsf, torch.full_like(lsf[..., :1], math.pi)], dim=-1)
+    assert edges.diff(dim=-1).min() > 0.0099
+
+
+@pytest.mark.parametrize("waveform", [torch.zeros(1, 15104), torch.ones(1, 15104), 1e-20 * torch.ones(1, 15104)])
+@pytest.mark.parametrize("sung", [0.0, 1.0])
+def test_mixtures_without_sound_give_finite_parameters(batch, waveform, sung):
+    found = untrained()(waveform, sung * batch.f0)
+    assert all(bool(getattr(found, name).isfinite().all()) for name in OUTPUTS)
+
+
+class TestLoss:
+    def test_is_that_of_the_mixture(self, batch, stems):
+        network = untrained()
+        expected = mixture_loss(network(batch.mixture, batch.f0), batch.mixture)
+        assert float(us_loss(network, batch)) == pytest.approx(float(expected), rel=1e-6)
+        with_stems = Batch(batch.mixture, batch.f0, torch.from_numpy(stems)[None])
+        assert torch.equal(us_loss(network, with_stems), us_loss(network, batch))
+
+    def test_reaches_all_parameters(self, batch):
+        network = untrained().train().requires_grad_(True)
+        us_loss(network, batch).backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().max() > 0, name
+
+
+def test_it_learns_from_the_mixture_alone(batch, stems):
+    """Trained on one mixture, without its stems: the loss falls, and stems are better than the mixture is."""
+    torch.manual_seed(0)
+    network = UsNetwork(TINY)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    losses = []
+    for _ in range(8):
+        loss = us_loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
+    mixture = stems.sum(axis=0)
+    found = separate_us(mixture, F0Tracks(f0_of(), NAMES), network)
+    gain = si_sdr(stems, found) - si_sdr(stems, np.stack([mixture] * 3))
+    assert gain.min() > 5
+
+
+class TestSeparation:
+    @pytest.mark.parametrize("samples", [1, 255, 256, 16001, 256 * 520 + 100])
+    @pytest.mark.parametrize("level", [0.0, 1e-4, 1.0])
+    def test_stems_add_up_to_the_mixture(self, samples, level):
+        """Whatever the length and level: two pieces and more are put together without a seam."""
+        mixture = np.random.default_rng(0).uniform(-level, level, samples).astype(np.float32)
+        tracks = F0Tracks(f0_of(max(1, samples // 256)), NAMES)
+        stems = separate_us(mixture, tracks, untrained())
+        assert stems.shape == (3, samples)
+        assert np.abs(stems.sum(axis=0) - mixture).max() <= 2e-5 * level
+
+    def test_first_piece_is_that_of_an_excerpt(self, sing):
+        """Pieces see the recording around them: the first ends like a frame within, and needs no warm-up."""
+        f0 = f0_of(300)
+        mono = torch.from_numpy(sing(f0).sum(axis=0))
+        network, tracks = untrained(), torch.from_numpy(f0)[:, :300]
+        found = us._estimate_in_pieces(mono, tracks, network)
+        assert found.n_frames == 300
+        loud = (0.5 / mono.abs().max()) * mono
+        excerpt = network.estimate(power(loud, us.GRID)[None, :, :250], tracks[None, :, :250]).without_batch()
+        assert max(differences(found.frames(0, 250), excerpt)) < 1e-4
+
+    def test_later_pieces_are_warm(self, sing, monkeypatch):
+        """Where a piece begins, its parameters are nearer those of the frame before if it heard what came before."""
+        f0 = np.array([[500.0], [300.0]], dtype=np.float32).repeat(300, axis=1)
+        mono, tracks, network = torch.from_numpy(sing(f0).sum(axis=0)), torch.from_numpy(f0), untrained()
+
+        def jump() -> float:
+            found = us._estimate_in_pieces(mono, tracks, network)
+            return float((found.lsf[:, 250] - found.lsf[:, 249]).abs().max())
+
+        warm = jump()
+        monkeypatch.setattr(us, "_WARM_UP", 0)
+        assert warm < 0.5 * jump()
+
+    def test_stems_follow_the_order_of_the_tracks(self, stems):
+        network, mixture = untrained(), stems.sum(axis=0)
+        straight = separate_us(mixture, F0Tracks(f0_of(), NAMES), network)
+        turned = separate_us(mixture, F0Tracks(f0_of()[::-1].copy(), NAMES), network)
+        assert np.abs(straight[::-1] - turned).max() < 1e-5
+        assert np.abs(straight - turned).max() > 1e-3
+
+
+class TestCheckpoints:
+    def test_what_was_saved_separates_alike(self, stems, tmp_path):
+        network, path = untrained(seed=3), tmp_path / "us.safetensors"
+        weights.save(path, network.config.to_json(), network.state_dict())
+        loaded = load_us(str(path))
+        assert loaded.config == network.config
+        assert not loaded.training
+        separate = partial(separate_us, stems.sum(axis=0), F0Tracks(f0_of(), NAMES))
+        assert np.array_equal(separate(loaded), separate(network))
+        assert np.abs(separate(loaded) - separate(untrained(seed=4))).max() > 1e-3
+
+    def test_configuration_survives_json(self):
+        assert UsConfig.from_json(json.loads(json.dumps(TINY.to_json()))) == TINY
+
+    @pytest.mark.parametrize("field", [field.name for field in fields(UsConfig)])
+    @pytest.mark.parametrize("value", [0, 2000, 16.0, "16", None, [16], True])
+    def test_bad_settings_are_refused(self, field, value):
+        with pytest.raises(WeightsError, match="US's settings"):
+            UsConfig.from_json({**TINY.to_json(), field: value})
+
+    @pytest.mark.parametrize("change", [{"order": 21}, {"noise_bands": 1}, {"depth": 3}])
+    def test_settings_that_do_not_fit_are_refused(self, change):
+        with pytest.raises(WeightsError, match="US"):
+            UsConfig.from_json({**TINY.to_json(), **change})
+
+    def test_weights_of_another_network_are_refused(self, tiny_model):
+        with pytest.raises(VocalsepError, match="not one of US"):
+            load_us(str(tiny_model))
