@@ -5,10 +5,12 @@ The rungs: `Separator.separate` and `separate` take arrays, `separate_file` a fi
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,13 +23,17 @@ from vocalsep.errors import ParameterError
 from vocalsep.estimator import load_estimator
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
 from vocalsep.f0.refinement import refine_tracks
+from vocalsep.fitting import fit
 from vocalsep.given import F0sLike, ProgressCallback, no_progress, resolve_tracks
 from vocalsep.masks import residual_gate, soft_masks
 from vocalsep.separation import FILENAME, Separation, plan_outputs
-from vocalsep.spectrum import InverseStft, StftGrid, stft
+from vocalsep.spectrum import InverseStft, StftGrid, instantaneous_frequency, stft
 from vocalsep.synthesizer import VoiceParameters, voice_power
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
+
+if TYPE_CHECKING:
+    from vocalsep.training.adaptation import Adapted
 
 DEFAULT_MODEL = "default"
 DEFAULT_REFINE = 1
@@ -36,7 +42,7 @@ RESIDUAL = "residual"
 """Name of the stem of what sounds while no voice sings."""
 
 _MAX_REFINE = 10  # each takes as long as the separation
-_PEAK = 0.5  # full scale that recordings are brought to before estimation, as in training
+LEVEL = 0.5  # full scale that recordings are brought to before estimation, as in training
 _CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
 _CONTEXT = 8  # frames beside those the network reaches: half a window of the STFT that it looks at
 _BLOCK_FRAMES = 64  # frames (1 s) whose masks are rendered at once
@@ -53,6 +59,9 @@ class Separator:
         "auto", "cpu", "cuda" or "mps".
     tracker
         Name in the manifest, or path, of the weights that track f0 where none is given.
+    fitting
+        Whether parameters are fitted to the recording, and masks listen to its phase; see `vocalsep.fitting`. Without,
+        the network alone decides.
 
     Raises
     ------
@@ -68,10 +77,14 @@ class Separator:
         device: str = "auto",
         *,
         tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+        fitting: bool = True,
     ) -> None:
         self.device = resolve_device(device)
         self.network = load_estimator(os.fspath(model), self.device)
         self.tracker = tracker
+        self.fitting = fitting
+        self.adaptation: Adapted | None = None
+        """How the weights were adapted to recordings, if they were."""
 
     def separate(
         self,
@@ -82,6 +95,7 @@ class Separator:
         voices: VoicesLike | None = None,
         refine: int | None = None,
         residual: bool = False,
+        adapt: bool = False,
         progress: ProgressCallback = no_progress,
     ) -> Separation:
         """Take a recording apart; see `vocalsep.separate`."""
@@ -90,12 +104,52 @@ class Separator:
         mono = to_model_rate(waveform, rate)
         tracks = self.track(mono, f0s, voices=voices, refine=refine, progress=progress)
         names = stem_names(tracks, None, residual)
-        parameters = self.estimate(mono, tracks, progress)
-        stems = self._cut(torch.from_numpy(waveform), rate, parameters, residual, progress)
+        system = self.adapted([(mono, tracks)], progress=progress) if adapt else self
+        parameters = system.estimate(mono, tracks, progress)
+        stems = self._cut(torch.from_numpy(waveform), rate, self.fitted(mono, parameters), residual, progress)
         shape = np.shape(audio)
         return Separation(
             {name: stem.reshape(shape) for name, stem in zip(names, stems.numpy(), strict=True)}, tracks, rate
         )
+
+    def adapted(
+        self,
+        recordings: Sequence[tuple[Float32, F0Tracks]],
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        seed: int = 0,
+        progress: ProgressCallback = no_progress,
+    ) -> Separator:
+        """Return a separator whose network is adapted to recordings; its `adaptation` says what came of it.
+
+        Parameters
+        ----------
+        recordings
+            Mono waveforms, shape (samples,) at 16 kHz, with the f0 tracks of their voices on the 16-ms grid.
+        steps, seconds, seed, progress
+            See `vocalsep.training.adaptation.adapt`; None means as there.
+        """
+        # Whoever only separates need not load what trains.
+        from vocalsep.training import adaptation
+
+        other = copy.copy(self)
+        other.adaptation = adaptation.adapt(
+            self.network,
+            [adaptation.Example(self._levelled_stems(mono, tracks), tracks.frequencies) for mono, tracks in recordings],
+            steps=adaptation.STEPS if steps is None else steps,
+            seconds=adaptation.SECONDS if seconds is None else seconds,
+            seed=seed,
+            progress=progress,
+        )
+        other.network = other.adaptation.network
+        return other
+
+    def _levelled_stems(self, mono: Float32, tracks: F0Tracks) -> Float32:
+        """Return stems, shape (voices, samples), of a recording at the level at which parameters are estimated."""
+        parameters = self.fitted(mono, self.estimate(mono, tracks))
+        stems: Float32 = self._cut(levelled(mono)[None], MODEL_SAMPLE_RATE, parameters)[:, 0].numpy()
+        return stems
 
     def track(
         self,
@@ -136,8 +190,7 @@ class Separator:
         tracks
             F0 on the 16-ms grid, 1 + samples // 256 frames.
         """
-        stems = self._cut(torch.from_numpy(mono[None]), MODEL_SAMPLE_RATE, self.estimate(mono, tracks))
-        return refine_tracks(stems[:, 0].numpy(), tracks, device=self.device)
+        return refine_tracks(self._levelled_stems(mono, tracks), tracks, device=self.device)
 
     def estimate(self, mono: Float32, tracks: F0Tracks, progress: ProgressCallback = no_progress) -> VoiceParameters:
         """Estimate the source parameters of every voice, relative to a recording with a peak of 0.5.
@@ -149,9 +202,7 @@ class Separator:
         tracks
             F0 on the 16-ms grid, 1 + samples // 256 frames.
         """
-        peak = float(np.abs(mono).max())
-        audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
-        mixture = torch.from_numpy(mono * np.float32(_PEAK / peak) if audible else mono)
+        mixture = levelled(mono)
         f0 = torch.from_numpy(tracks.frequencies)
         reach = self.network.config.reach
         parts = []
@@ -165,6 +216,13 @@ class Separator:
             parts.append(chunk.frames(first - low, last - low))
             progress("parameters", last / tracks.n_frames)
         return VoiceParameters.joined(parts).without_batch()
+
+    def fitted(self, mono: Float32, parameters: VoiceParameters) -> VoiceParameters:
+        """Return parameters fitted to the recording that they were estimated for; see `fitting.fit`."""
+        if not self.fitting:
+            return parameters
+        with torch.inference_mode():
+            return fit(parameters, levelled(mono).to(self.device))
 
     def _cut(
         self,
@@ -180,10 +238,12 @@ class Separator:
         gate = residual_gate(parameters.f0) if residual else None
         n_stems = parameters.f0.shape[0] + int(residual)
         inverse = InverseStft(grid, (n_stems, *waveform.shape))
+        mono = waveform.mean(dim=0)
         for first in range(0, frames, _BLOCK_FRAMES):
             last = min(first + _BLOCK_FRAMES, frames)
             with torch.inference_mode():
-                masks = soft_masks(voice_power(parameters, grid, first, last))  # (voices, bins, frames)
+                heard = instantaneous_frequency(mono, grid, first, last).to(self.device) if self.fitting else None
+                masks = soft_masks(voice_power(parameters, grid, first, last, heard=heard))  # (voices, bins, frames)
                 if gate is not None:
                     sung = gate[first:last]
                     masks = torch.cat([masks * sung, (1 - sung).expand(1, *masks.shape[1:])])
@@ -204,6 +264,7 @@ def separate(
     tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
     refine: int | None = None,
     residual: bool = False,
+    adapt: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
     """Take a recording of an ensemble apart into its voices.
@@ -235,8 +296,11 @@ def separate(
     residual
         Whether to put what sounds while no voice sings into a stem of its own, "residual", instead of sharing it
         among the voices.
+    adapt
+        Whether the network first goes on learning, unsupervised, from the recording itself, for a minute or less; see
+        `Separator.adapted`.
     progress
-        Called with the stage ("f0", "parameters", "masks") and the fraction done.
+        Called with the stage ("f0", "adaptation", "parameters", "masks") and the fraction done.
 
     Returns
     -------
@@ -262,7 +326,14 @@ def separate(
     True
     """
     return Separator(model, device, tracker=tracker).separate(
-        audio, f0s, sample_rate=sample_rate, voices=voices, refine=refine, residual=residual, progress=progress
+        audio,
+        f0s,
+        sample_rate=sample_rate,
+        voices=voices,
+        refine=refine,
+        residual=residual,
+        adapt=adapt,
+        progress=progress,
     )
 
 
@@ -276,6 +347,7 @@ def separate_file(
     tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
     refine: int | None = None,
     residual: bool = False,
+    adapt: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
     """Take an audio file apart; everything but `path` is as in `separate`."""
@@ -290,6 +362,7 @@ def separate_file(
         tracker=tracker,
         refine=refine,
         residual=residual,
+        adapt=adapt,
         progress=progress,
     )
 
@@ -304,6 +377,7 @@ def separate_files(
     tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
     refine: int | None = None,
     residual: bool = False,
+    adapt: bool = False,
     filename: str = FILENAME,
     audio_format: str = "wav",
     bit_depth: str = "16",
@@ -344,10 +418,23 @@ def separate_files(
     for source in planned:
         waveform, sample_rate = audio_io.read(source)
         result = separator.separate(
-            waveform, sample_rate=sample_rate, voices=voices, refine=refine, residual=residual, progress=progress
+            waveform,
+            sample_rate=sample_rate,
+            voices=voices,
+            refine=refine,
+            residual=residual,
+            adapt=adapt,
+            progress=progress,
         )
         result.save(out, track=source.stem, filename=filename, audio_format=audio_format, bit_depth=bit_depth)
     return planned
+
+
+def levelled(mono: Float32) -> torch.Tensor:
+    """Return a recording, shape (samples,), brought to the peak of 0.5 at which parameters are estimated."""
+    peak = float(np.abs(mono).max())
+    audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
+    return torch.from_numpy(mono * np.float32(LEVEL / peak) if audible else mono)
 
 
 def _refinements(refine: int | None, given: bool) -> int:

@@ -84,6 +84,16 @@ device_option = click.option(
 )
 
 
+def adapt_seconds_option(name: str) -> Callable[[Command], Command]:
+    """Return the option that bounds the time of an adaptation."""
+    return click.option(
+        name,
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Time that learning may take at most; results then depend on the speed of the machine. Default: 60.",
+    )
+
+
 def given_tracks(f0_path: Path | None, guides: Path | None, voices: str | None, crepe: str = "tiny") -> F0Tracks | None:
     """Return the f0 tracks that --f0 or --guides stand for, None without either.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vocalsep.cli.options import (
+    adapt_seconds_option,
     crepe_option,
     device_option,
     existing_path,
@@ -24,11 +26,13 @@ from vocalsep.cli.options import (
 if TYPE_CHECKING:
     from vocalsep.given import ProgressCallback
     from vocalsep.separation import Separation
+    from vocalsep.separator import Separator
     from vocalsep.tracks import F0Tracks
 
 _MENTION_SECONDS = 0.5  # by which f0s may end before the recording without a word
 # Share of the whole that each stage takes on two cores, for the progress bar.
 _STAGES = {"f0": (0.0, 0.85), "parameters": (0.85, 0.05), "masks": (0.9, 0.1)}
+_STAGES_ADAPTED = {"f0": (0.0, 0.4), "adaptation": (0.4, 0.53), "parameters": (0.93, 0.02), "masks": (0.95, 0.05)}
 
 
 @click.command()
@@ -63,6 +67,10 @@ _STAGES = {"f0": (0.0, 0.85), "parameters": (0.85, 0.05), "masks": (0.9, 0.1)}
     "--float32", is_flag=True, help="Write 32-bit float samples (wav): stems add up to the recording exactly."
 )
 @click.option("--residual", is_flag=True, help="Put what sounds while no voice sings into a stem of its own.")
+@click.option(
+    "--adapt", is_flag=True, help="First learn from the recording itself, unsupervised; kept only where it helps."
+)
+@adapt_seconds_option("--adapt-seconds")
 @click.option("--overwrite", is_flag=True, help="Replace stems that exist already.")
 def separate(
     files: tuple[Path, ...],
@@ -80,6 +88,8 @@ def separate(
     int24: bool,
     float32: bool,
     residual: bool,
+    adapt: bool,
+    adapt_seconds: float | None,
     overwrite: bool,
 ) -> None:
     """Separate FILES into one stem for each voice.
@@ -99,6 +109,8 @@ def separate(
     audio.validate_format(audio_format, bit_depth)
     if len(files) > 1 and (f0_path or guides):
         raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
+    if adapt_seconds is not None and not adapt:
+        raise ParameterError("--adapt-seconds goes with --adapt")
     tracks = given_tracks(f0_path, guides, voices, crepe)
     planned = plan_outputs(
         files,
@@ -117,15 +129,13 @@ def separate(
             # disable=None: no bar where stderr is no terminal.
             form = "{desc}: {bar} {n:.0f}%"
             with tqdm(total=100, desc=source.name, leave=False, bar_format=form, disable=None) as bar:
-                result = separator.separate(
-                    waveform,
-                    tracks,
-                    sample_rate=sample_rate,
-                    voices=voices,
-                    refine=refine,
-                    residual=residual,
-                    progress=_progress(bar),
-                )
+                progress = _progress(bar, _STAGES_ADAPTED if adapt else _STAGES)
+                mono = audio.to_model_rate(waveform, sample_rate)
+                found = separator.track(mono, tracks, voices=voices, refine=refine, progress=progress)
+                system = separator
+                if adapt:
+                    system = separator.adapted([(mono, found)], seconds=adapt_seconds, progress=progress)
+                result = system.separate(waveform, found, sample_rate=sample_rate, residual=residual, progress=progress)
                 written = result.save(
                     out, track=source.stem, filename=filename, audio_format=audio_format, bit_depth=bit_depth
                 )
@@ -135,13 +145,13 @@ def separate(
             failed += 1
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
             continue
-        _report(source, result, written, tracks, time.perf_counter() - started, separator.device)
+        _report(source, result, written, tracks, time.perf_counter() - started, system)
     if failed:
         raise ParameterError(f"{failed} of {len(planned)} files could not be separated")
 
 
 def _report(
-    source: Path, result: Separation, written: list[Path], given: F0Tracks | None, elapsed: float, device: str
+    source: Path, result: Separation, written: list[Path], given: F0Tracks | None, elapsed: float, separator: Separator
 ) -> None:
     """Print what was written, and on stderr what a user should know of it."""
     seconds = next(iter(result.stems.values())).shape[-1] / result.sample_rate
@@ -150,14 +160,16 @@ def _report(
         click.echo(f"Note: the f0s end at {ending:.1f} s of {seconds:.1f} s; voices rest after that.", err=True)
     if not result.f0.voiced.any():
         click.echo("Note: no voice was found to sing; the recording was shared out by level.", err=True)
-    click.echo(f"{source}: {seconds:.1f} s, separated in {elapsed:.1f} s on {device}")
+    click.echo(f"{source}: {seconds:.1f} s, separated in {elapsed:.1f} s on {separator.device}")
+    if separator.adaptation is not None:
+        click.echo(f"  {separator.adaptation}")
     for path, voiced in zip(written, [*result.f0.voiced.mean(axis=1), None], strict=False):
         click.echo(f"  {path}" + (f"  (sings {voiced:.0%} of the time)" if voiced is not None else ""))
 
 
-def _progress(bar: Any) -> ProgressCallback:
+def _progress(bar: Any, stages: Mapping[str, tuple[float, float]]) -> ProgressCallback:
     def update(stage: str, fraction: float) -> None:
-        start, share = _STAGES[stage]
+        start, share = stages[stage]
         bar.n = 100 * (start + share * fraction)
         bar.refresh()
 
