@@ -1,5 +1,7 @@
 """The command line: what it writes, prints and refuses; errors are one sentence on stderr, exit code 2."""
 
+import csv
+import itertools
 import json
 import shutil
 import subprocess
@@ -11,15 +13,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from vocalsep import __version__, audio, separator
+from vocalsep import __version__, audio, estimator, separator, weights
 from vocalsep.cli import main
 from vocalsep.evaluation import benchmark as bench
 from vocalsep.tracks import F0Tracks
+from vocalsep.training import data, sources
 
 FRAMES = 100
 F0 = np.array([[440.0], [330.0], [220.0], [110.0]], dtype=np.float32) * np.ones(FRAMES, dtype=np.float32)
 NAMES = ("soprano", "alto", "tenor", "bass")
-COMMANDS = ["separate", "f0", "evaluate", "train", "train-f0", "benchmark", "benchmark-f0"]
+COMMANDS = [
+    *("separate", "adapt", "f0", "evaluate", "train", "train-f0"),
+    *("benchmark", "benchmark-f0", "benchmark-data", "benchmark-band"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,9 @@ class TestStart:
             if isinstance(parameter, click.Option):
                 assert parameter.opts[-1] in result.stdout
         if not command:
-            assert all(name in result.stdout for name in COMMANDS)
+            listed = [line.split(maxsplit=1) for line in result.stdout.split("Commands:\n")[1].splitlines()]
+            assert [name for name, _ in listed] == COMMANDS  # those of every day first
+            assert all(summary.endswith(".") and not summary.endswith("...") for _, summary in listed)
 
     def test_version(self):
         assert run("--version").stdout == f"vocalsep, version {__version__}\n"
@@ -406,9 +414,50 @@ class TestTrain:
         for name, stem in zip(NAMES[::3], sing(glide[::3]) / 4, strict=True):
             audio.write(f"singers/{name}_1.wav", stem, 16000)
 
-    SHORT = ("--steps", 2, "--batch-size", 1, "--validate-every", 2, "-d", "cpu")
+    @pytest.fixture
+    def small(self, monkeypatch) -> None:
+        """A small network where none is given, and f0 that no CREPE has to track."""
+        build, config = estimator.Estimator, estimator.EstimatorConfig(channels=16)
+        monkeypatch.setattr(estimator, "Estimator", lambda given=None: build(given or config))
 
-    def test_weights_that_separate(self, folder, singers):
+        # Bass and soprano, in the order in which they are read.
+        tracks = itertools.cycle([F0Tracks(np.tile(F0[[voice], :1], 501), ("voice",)) for voice in (3, 0)])
+        monkeypatch.setattr(sources, "f0_from_stems", lambda stems: next(tracks))
+
+    SHORT = ("--steps", 2, "--batch-size", 1, "--validate-every", 2, "-d", "cpu")
+    STILL = ("--steps", 1, "--batch-size", 1, "--learning-rate", 1e-12, "-d", "cpu")
+
+    def test_init_is_where_training_starts(self, singers, small, tiny_model):
+        result = run("train", "--singers", "singers", "-o", "run", "--init", tiny_model, *self.STILL)
+        assert result.exit_code == 0, result.output
+        (config, given), (found_config, found) = (weights.load(path) for path in (tiny_model, "run/best.safetensors"))
+        assert found_config == config
+        for name in given:
+            np.testing.assert_allclose(found[name], given[name], atol=1e-6)
+        assert run("train", "--singers", "singers", "-o", "fresh", "--seed", 1, *self.STILL).exit_code == 0
+        fresh = weights.load("fresh/best.safetensors")[1]
+        assert any(not np.allclose(fresh[name], given[name], atol=1e-3) for name in given)
+
+    def test_stems_decide_on_the_loss(self, singers, small, tiny_model):
+        """Weights that stand still have one loss with stems and another without."""
+        losses = []
+        for options in ([], ["--stems"]):
+            command = ["train", "--singers", "singers", "-o", f"run{len(losses)}", "--init", tiny_model]
+            result = run(*command, *options, *self.STILL)
+            assert result.exit_code == 0, result.output
+            losses.append(float(result.stdout.split("validation loss ")[1].split()[0]))
+        assert abs(losses[0] - losses[1]) > 0.05
+
+    @pytest.mark.parametrize(("share", "drawn"), [(0, 0), (1, 2)])
+    def test_f0_errors_are_made_in_their_share_of_excerpts(self, singers, small, tiny_model, monkeypatch, share, drawn):
+        made = []
+        monkeypatch.setattr(data, "with_errors", lambda f0, rng: made.append(f0) or f0)
+        command = ["train", "--singers", "singers", "--init", tiny_model, "--f0-errors", share, *self.SHORT]
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert len(made) == drawn  # none in validation
+
+    def test_weights_that_separate(self, folder, singers, small):
         result = run("train", "--singers", "singers:1", "-o", "run", "--seed", 7, *self.SHORT)
         assert result.exit_code == 0, result.output
         assert result.stdout.startswith("run/best.safetensors: validation loss ")
@@ -426,6 +475,7 @@ class TestTrain:
         [
             ([], "nothing to train on"),
             (["--singers", "singers", "--guides", "stems"], "go with a FOLDER"),
+            (["stems", "--stems"], "--stems goes with --singers"),
             (["--singers", "singers", "--steps", "0"], "must be 1 or more"),
             (["--singers", "singers", "--seed", "-1"], "seed -1"),
             (["--singers", "singers", "--learning-rate", "nan"], "learning rate is nan"),
@@ -454,13 +504,23 @@ class TestBenchmark:
         monkeypatch.setattr(bench, "f0_from_stems", lambda stems, capacity: F0Tracks(np.tile(F0, 6)[:, :595], NAMES))
         for name, stem in zip(NAMES, np.tile(quartet, 6), strict=True):
             audio.write(f"csd/{name}_3.wav", stem, 16000)
-        result = run("benchmark", "csd", "--no-speed", *model)
+        chosen = [part for name in ("comb", "vocalsep", "ideal") for part in ("--system", name)]
+        result = run("benchmark", "csd", "--voices", 4, *chosen, "--no-speed", "--csv", "scores.csv", *model)
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
         assert lines[0].startswith("csd, singer 3, weights ")
-        systems = ["mixture", "comb", "learned", "comb", "learned", "learned", "ideal"]
-        assert [line.split()[0] for line in lines[3:]] == [*systems, "f0"]
-        assert lines[-1].startswith("f0 from the mixture: F at 50 cents ")
+        first = lines.index("4 voices (SATB): SI-SDR mean / median in dB") + 1
+        systems = ["mixture", *["comb"] * 2, *["vocalsep"] * 3, "ideal"]
+        table = [line.split() for line in lines[first : first + 9]]
+        assert [line[0] for line in table] == ["system", *systems, "f0"]
+        assert lines[first + 8].startswith("f0 from the mixture: F at 50 cents ")
+        # Each mean, between a name of one word and a slash, is that of the file of scores.
+        means = [float(line[line.index("/") - 1]) for line in table[1:8]]
+        assert means[0] < means[1] < means[-1]
+        written = list(csv.reader(Path("scores.csv").read_text().splitlines()))
+        scores = [float(line[6]) for line in written if line[1] == "all" and line[4:6] == ["SI-SDR", "all"]]
+        assert scores == pytest.approx(means, abs=0.0051)
+        assert (lines[-2].split()[0], lines[-1]) == ("vocalsep", "scores.csv")
 
     def test_missing_parts(self, model):
         Path("stems/soprano.wav").unlink()

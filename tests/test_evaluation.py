@@ -1,6 +1,7 @@
 """Metrics against closed forms, references and published figures; the protocol; baselines; the benchmark."""
 
 import sys
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from vocalsep import audio
-from vocalsep.errors import AudioError, F0Error, MissingExtraError
+from vocalsep.errors import AudioError, F0Error, MissingExtraError, ParameterError
 from vocalsep.evaluation import benchmark, metrics
+from vocalsep.evaluation import benchmark_tables as tables
 from vocalsep.evaluation.baselines.comb import comb_power, separate_comb
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, bss_metrics, frame_scores, overall, si_sdr
+from vocalsep.evaluation.systems import Ready
 from vocalsep.separator import Separator
 from vocalsep.spectrum import StftGrid
 from vocalsep.tracks import F0Tracks
@@ -257,29 +260,138 @@ class TestBenchmark:
             path.rename(path.with_name(path.name.replace("_3", "")))
         np.testing.assert_array_equal(benchmark.load_ensemble(folder, "3").stems, expected)
 
-    def test_the_table(self, folder, tiny_model):
-        ensemble = benchmark.load_ensemble(folder, "3")
-        separator = Separator(tiny_model, "cpu")
-        tracks = benchmark.tracking(ensemble, separator)
-        assert tracks.f_measure.mean() > 0.8
-        rows = list(benchmark.quality(ensemble, separator, tracks))
-        systems = ["mixture", "comb", "learned", "comb", "learned", "learned", "ideal power mask"]
-        assert [row.system for row in rows] == systems
-        means = [overall(row.scores).mean for row in rows]
-        assert means[0] < min(means[1:])
-        assert max(means[:-1]) < means[-1]
-        lines = list(benchmark.format_table(rows, ensemble.names))
-        assert len(lines) == 8
-        assert lines[0].split() == ["system", "f0", "all", "soprano", "alto", "tenor", "bass"]
-        assert f"{means[-1]:.2f} / " in lines[-1]
+    def test_parts_may_have_other_names(self, folder):
+        (folder / "tenor_3.flac").rename(folder / "lead_3.flac")
+        ensemble = benchmark.load_ensemble(folder, "3", ["lead", "bass"])
+        assert ensemble.names == ("lead", "bass")
+        assert ensemble.label == "LB"
+        with pytest.raises(AudioError, match="no recording named low_3"):
+            benchmark.load_ensemble(folder, "3", ["lead", "low"])
+
+    def test_subsets_are_all_ensembles_of_a_size(self):
+        whole = benchmark.Ensemble(("a", "b", "c"), np.float32([[1, 0], [0, 2], [4, 0]]))
+        found = benchmark.subsets(whole, [3, 2])
+        assert [part.names for part in found] == [("a", "b", "c"), ("a", "b"), ("a", "c"), ("b", "c")]
+        np.testing.assert_array_equal([part.mixture for part in found], [[5, 2], [1, 2], [5, 0], [4, 2]])
+        for sizes in ([4], [1], []):
+            with pytest.raises(ParameterError, match="expected 2 to 3"):
+                benchmark.subsets(whole, sizes)
+
+    def test_systems_are_scored_with_each_f0(self, sing, duet, tiny_model):
+        """One that is told which f0 it gets: right where it comes from the stems, the mixture else."""
+        stems, f0 = duet
+        ensemble = benchmark.Ensemble(("soprano", "tenor"), stems)
+        right = F0Tracks(f0, ensemble.names)
+        tracks = benchmark.Tracking(right, F0Tracks(1.5 * f0, ensemble.names))
+
+        def separate(mixture, given):
+            return 0.9 * stems + 0.1 * stems[::-1] if given is right else np.stack([mixture, mixture])
+
+        ready = Ready(separate, 7, lambda mixture, given: 0.99 * stems + 0.01 * stems[::-1])
+        results = list(benchmark.evaluate(ensemble, {"oracle": ready, "comb": Ready(separate)}, tracks))
+        expected = ["mixture", *["oracle"] * 3, *["comb"] * 2, "ideal"]
+        assert [result.system for result in results] == expected
+        assert [result.f0 for result in results] == [
+            "", "CREPE on stems", "mixture", "mixture, refined", "CREPE on stems", "mixture", ""
+        ]  # fmt: skip
+        means = [overall(result.scores["SI-SDR"]).mean for result in results]
+        assert means[0] == means[2] == means[5] < means[1] == means[4] < means[3]
+        assert means[3] - means[1] == pytest.approx(20 * np.log10(99 / 9), abs=0.1)
+        for metric, better in (("spectral SNR", 1), ("spectral SI-SNR", 1), ("MCD", -1)):
+            values = [better * overall(result.scores[metric]).mean for result in results]
+            assert values[2] < values[1] < values[3]
+        assert (
+            results[1].scores["SI-SDR"][0].values.tolist()
+            == frame_scores(stems, separate(None, right), stems.sum(axis=0), RATE)[0].values.tolist()
+        )
+
+    def test_f_of_the_tracks(self, duet):
+        _, f0 = duet
+        right, wrong = f0, f0 * np.float32([[1], [1.5]])
+        tracks = benchmark.Tracking(F0Tracks(right, ("a", "b")), F0Tracks(wrong, ("a", "b")))
+        assert tracks.f_measure.tolist() == [1, 0]
+
+    def test_times_are_of_a_take_of_4_s(self, duet):
+        stems, f0 = duet
+        heard = []
+
+        def separate(mixture, tracks):
+            heard.append((mixture.shape, tracks.frequencies.shape))
+            time.sleep(0.02 if len(heard) < 3 else 0.005)
+            return stems
+
+        ensemble = benchmark.Ensemble(("soprano", "tenor"), stems)
+        tracks = F0Tracks(f0, ensemble.names)
+        assert 5 <= benchmark.excerpt_milliseconds(ensemble, tracks, separate) < 20
+        assert heard == [((64000,), (2, 251))] * 3
 
     def test_the_stages_add_up_to_the_time(self, monkeypatch, sing, tiny_model):
-        monkeypatch.setattr(benchmark, "SPEED_SECONDS", 5.0)
+        monkeypatch.setattr(benchmark, "SPEED_SECONDS", 2.0)
         f0 = np.float32([[520], [330], [210], [110]]) * np.ones(70, np.float32)
         timing = benchmark.speed(benchmark.Ensemble(("s", "a", "t", "b"), sing(f0)), Separator(tiny_model, "cpu"))
         assert set(timing.stages) == {"f0", "parameters", "masks", "rest"}
         assert all(seconds >= 0 for seconds in timing.stages.values())
-        assert timing.ratio == pytest.approx(sum(timing.stages.values()) / 5)
+        assert timing.ratio == pytest.approx(sum(timing.stages.values()) / 2)
+
+
+def made(voices: str, system: str, f0: str, *values: list[float]) -> benchmark.Result:
+    scores = tuple(Scores(np.array(row)) for row in values)
+    names = ("SI-SDR", "spectral SNR", "spectral SI-SNR", "MCD")
+    return benchmark.Result(tuple(voices), system, f0, dict.fromkeys(names, scores))
+
+
+class TestTables:
+    RESULTS = (
+        made("sa", "comb", "stems", [1.0, 2.0], [3.0]),
+        made("sb", "comb", "stems", [6.0], [8.0]),
+        made("sa", "vocalsep", "stems", [1.0], [2.0]),
+        made("sb", "vocalsep", "stems", [9.0], [9.0]),
+        made("sb", "vocalsep", "mixture", [0.0], [0.0]),
+    )
+
+    def test_frames_of_all_ensembles_are_pooled_by_voice(self):
+        rows = tables.pooled(self.RESULTS, "sab")
+        assert [(row.system, row.f0) for row in rows] == [
+            ("comb", "stems"), ("vocalsep", "stems"), ("vocalsep", "mixture")
+        ]  # fmt: skip
+        assert [score.values.tolist() for score in rows[0].scores["MCD"]] == [[1, 2, 6], [3], [8]]
+        lines = list(tables.format_scores(rows))
+        assert lines[0].split() == ["system", "f0", "all", "s", "a", "b"]
+        assert lines[1].split(maxsplit=2)[2].split("  ")[0] == "4.00 / 3.00"
+        assert lines[3].count("nan / nan") == 1
+        assert next(tables.format_spectral(rows)).split() == [
+            "system",
+            "f0",
+            "spectral",
+            "SNR",
+            "spectral",
+            "SI-SNR",
+            "MCD",
+        ]
+
+    def test_where_ours_is_below_the_comb_is_told(self):
+        assert list(tables.below_comb(self.RESULTS)) == [
+            "below the comb: vocalsep in SA, f0 stems: 1.50 dB, comb 2.00 dB"
+        ]
+        quartet = [made("satb", "comb", "x", *[[2.0]] * 4), made("satb", "vocalsep", "x", *[[1.0]] * 4)]
+        assert not list(tables.below_comb(quartet))
+
+    def test_costs(self):
+        rows = {"comb": tables.Cost(), "us": tables.Cost(5570000, 136.84, 90.0, 1234.5), "mine": tables.Cost(7)}
+        lines = list(tables.format_costs(rows, {"us": "the paper's"}))
+        assert lines[1].split() == ["comb", "0", "none", "none"]
+        assert lines[2].split() == ["us", "5,570,000", "136.8", "s", "1.5", "min", "1,234", "ms", "the", "paper's"]
+        assert lines[3].split() == ["mine", "7", "not", "recorded", "not", "recorded"]
+
+    def test_csv_holds_every_ensemble_and_the_pools(self, tmp_path):
+        path = tmp_path / "new" / "scores.csv"
+        tables.write_csv(path, self.RESULTS, {2: tables.pooled(self.RESULTS, "sab")})
+        lines = path.read_text().splitlines()
+        assert "2,s+b,comb,stems,SI-SDR,all,7.0000,7.0000,2" in lines
+        assert "2,all,comb,stems,MCD,s,3.0000,2.0000,3" in lines
+        assert len(lines) == 1 + 4 * (5 * 3 + 3 * 4)
+        with pytest.raises(ParameterError, match="path of a CSV file"):
+            tables.write_csv(tmp_path, self.RESULTS, {})
 
 
 def test_f_measure_of_tracks():

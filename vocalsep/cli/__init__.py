@@ -9,7 +9,10 @@ from typing import Any
 import click
 
 from vocalsep import __version__
+from vocalsep.cli.adapt import adapt
 from vocalsep.cli.benchmark import benchmark
+from vocalsep.cli.benchmark_band import benchmark_band
+from vocalsep.cli.benchmark_data import benchmark_data
 from vocalsep.cli.benchmark_f0 import benchmark_f0
 from vocalsep.cli.evaluate import evaluate
 from vocalsep.cli.f0 import f0
@@ -23,7 +26,11 @@ BAD_INPUT = 2
 
 
 class _Group(click.Group):
-    """A group of commands that tells errors in one sentence on stderr."""
+    """A group of commands, listed as they were added, that tells errors in one sentence on stderr."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, those of every day first."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,5 +64,16 @@ def main(verbose: bool) -> None:
     """Take recordings of choirs and vocal ensembles apart into their voices."""
 
 
-for command in (separate, f0, evaluate, train, train_f0, benchmark, benchmark_f0):
+for command in (
+    separate,
+    adapt,
+    f0,
+    evaluate,
+    train,
+    train_f0,
+    benchmark,
+    benchmark_f0,
+    benchmark_data,
+    benchmark_band,
+):
     main.add_command(command)

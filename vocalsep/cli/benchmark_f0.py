@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vocalsep.evaluation.f0_benchmark import Subset, TrackVoices
 
 
-@click.command(name="benchmark-f0")
+@click.command("benchmark-f0", short_help="Score the tracking of f0 in mixtures.")
 @click.argument("folder", type=existing_path())
 @click.option("--singer", default="3", show_default=True, help="Whose voices to mix: PART_SINGER files.")
 @click.option(

@@ -9,7 +9,7 @@ import click
 from vocalsep.cli.options import existing_path
 
 
-@click.command()
+@click.command(short_help="Score stems against true stems.")
 @click.argument("references", type=existing_path())
 @click.argument("estimates", type=existing_path())
 @click.option(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vocalsep.training.trainer import Trainer
 
 
-@click.command()
+@click.command(short_help="Train weights on recordings or single singers.")
 @click.argument("folder", required=False, type=existing_path())
 @click.option(
     "-o", "--out", type=existing_path(), default=Path("runs/train"), show_default=True, help="Folder of the run."

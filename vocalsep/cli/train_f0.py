@@ -10,7 +10,7 @@ from vocalsep.cli.options import device_option, existing_path, singers_option
 from vocalsep.cli.train import open_run, run
 
 
-@click.command("train-f0")
+@click.command("train-f0", short_help="Train the network that tracks f0.")
 @click.option(
     "-o", "--out", type=existing_path(), default=Path("runs/tracker"), show_default=True, help="Folder of the run."
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +59,7 @@ def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Scores:
-    """SI-SDR in dB of each frame that counts, of one or more voices."""
+    """A metric in each frame that counts, of one or more voices: SI-SDR in dB, or another."""
 
     values: NDArray[np.float64]
 
@@ -75,14 +77,62 @@ class Scores:
         return f"{self.mean:.2f} / {self.median:.2f}"
 
 
-def frame_scores(
-    references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike, sample_rate: int
-) -> tuple[Scores, ...]:
-    """Score stems as the published figures are (US, section V): SI-SDR of frames of 1 s.
+class Frame(NamedTuple):
+    """A frame of a recording by the protocol of the published figures."""
+
+    part: slice
+    """Its samples."""
+    peak: float
+    """Of the mixture in the frame's excerpt, more than 0: the published figures bring it to 1."""
+    counts: NDArray[np.bool_]
+    """Whether each voice is loud enough to be scored, shape (voices,)."""
+
+
+def protocol_frames(references: ArrayLike, mixture: ArrayLike, sample_rate: int) -> Iterator[Frame]:
+    """Yield the frames of 1 s in which stems are scored, as for the published figures (US, section V).
 
     The recording is cut into excerpts of 4 s, of which the first is skipped; in each, the mixture is normalised to
     a peak of 1 and the references with it; frames whose reference then has an energy (sum of squares) below 10 are
     dropped. What is left at the end is not counted.
+
+    Parameters
+    ----------
+    references
+        Shape (voices, samples).
+    mixture
+        Shape (samples,).
+    sample_rate
+        Hz.
+    """
+    s, x = np.asarray(references, dtype=np.float64), np.asarray(mixture, dtype=np.float64)
+    excerpt, frame = int(EXCERPT_SECONDS * sample_rate), int(FRAME_SECONDS * sample_rate)
+    for start in range(excerpt, s.shape[1] - excerpt + 1, excerpt):
+        peak = float(np.abs(x[start : start + excerpt]).max())
+        if peak > 0:
+            for first in range(start, start + excerpt, frame):
+                part = slice(first, first + frame)
+                yield Frame(part, peak, (s[:, part] ** 2).sum(axis=1) >= MIN_FRAME_ENERGY * peak**2)
+
+
+def validate_stems(references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike) -> None:
+    """Check that stems and mixture are of one length, and estimates as many as references.
+
+    Raises
+    ------
+    AudioError
+        If they are not.
+    """
+    s, e, x = np.shape(references), np.shape(estimates), np.shape(mixture)
+    if len(s) != 2 or s != e or x != s[1:]:
+        raise AudioError(
+            f"references have shape {s}, estimates {e}, mixture {x}; expected (voices, samples) twice and (samples,)"
+        )
+
+
+def frame_scores(
+    references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike, sample_rate: int
+) -> tuple[Scores, ...]:
+    """Score stems as the published figures are: SI-SDR in the frames of `protocol_frames`.
 
     Parameters
     ----------
@@ -97,23 +147,18 @@ def frame_scores(
     -------
     tuple of Scores
         One for each voice.
+
+    Raises
+    ------
+    AudioError
+        If the shapes do not fit.
     """
+    validate_stems(references, estimates, mixture)
     s, e = np.asarray(references, dtype=np.float64), np.asarray(estimates, dtype=np.float64)
-    x = np.asarray(mixture, dtype=np.float64)
-    if s.ndim != 2 or s.shape != e.shape or x.shape != s.shape[1:]:
-        raise AudioError(
-            f"references have shape {s.shape}, estimates {e.shape}, mixture {x.shape}; expected (voices, samples) "
-            "twice and (samples,)"
-        )
-    excerpt, frame = int(EXCERPT_SECONDS * sample_rate), int(FRAME_SECONDS * sample_rate)
     values: list[list[float]] = [[] for _ in s]
-    for start in range(excerpt, s.shape[1] - excerpt + 1, excerpt):
-        peak = np.abs(x[start : start + excerpt]).max()
-        for first in range(start, start + excerpt, frame):
-            part = slice(first, first + frame)
-            loud = (s[:, part] ** 2).sum(axis=1) >= MIN_FRAME_ENERGY * peak**2
-            for voice in np.flatnonzero(loud & (peak > 0)):
-                values[voice].append(float(si_sdr(s[voice, part], e[voice, part])))
+    for part, _, counts in protocol_frames(s, mixture, sample_rate):
+        for voice in np.flatnonzero(counts):
+            values[voice].append(float(si_sdr(s[voice, part], e[voice, part])))
     return tuple(Scores(np.array(row)) for row in values)
 
 
