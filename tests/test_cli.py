@@ -510,12 +510,12 @@ class TestBenchmark:
         lines = result.stdout.splitlines()
         assert lines[0].startswith("csd, singer 3, weights ")
         first = lines.index("4 voices (SATB): SI-SDR mean / median in dB") + 1
-        systems = ["mixture", *["comb"] * 2, *["vocalsep"] * 3, "ideal"]
-        table = [line.split() for line in lines[first : first + 9]]
+        systems = ["mixture", *["comb"] * 2, *["vocalsep"] * 3, "ideal-form", "ideal-form-unheard", "ideal"]
+        table = [line.split() for line in lines[first : first + 11]]
         assert [line[0] for line in table] == ["system", *systems, "f0"]
-        assert lines[first + 8].startswith("f0 from the mixture: F at 50 cents ")
+        assert lines[first + 10].startswith("f0 from the mixture: F at 50 cents ")
         # Each mean, between a name of one word and a slash, is that of the file of scores.
-        means = [float(line[line.index("/") - 1]) for line in table[1:8]]
+        means = [float(line[line.index("/") - 1]) for line in table[1:10]]
         assert means[0] < means[1] < means[-1]
         written = list(csv.reader(Path("scores.csv").read_text().splitlines()))
         scores = [float(line[6]) for line in written if line[1] == "all" and line[4:6] == ["SI-SDR", "all"]]

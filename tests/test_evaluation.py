@@ -13,6 +13,7 @@ from vocalsep.errors import AudioError, F0Error, MissingExtraError, ParameterErr
 from vocalsep.evaluation import benchmark, metrics
 from vocalsep.evaluation import benchmark_tables as tables
 from vocalsep.evaluation.baselines.comb import comb_power, separate_comb
+from vocalsep.evaluation.baselines.form import separate_form
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, bss_metrics, frame_scores, overall, si_sdr
 from vocalsep.evaluation.systems import Ready
@@ -288,11 +289,16 @@ class TestBenchmark:
             return 0.9 * stems + 0.1 * stems[::-1] if given is right else np.stack([mixture, mixture])
 
         ready = Ready(separate, 7, lambda mixture, given: 0.99 * stems + 0.01 * stems[::-1])
-        results = list(benchmark.evaluate(ensemble, {"oracle": ready, "comb": Ready(separate)}, tracks))
-        expected = ["mixture", *["oracle"] * 3, *["comb"] * 2, "ideal"]
+        results = list(
+            benchmark.evaluate(
+                ensemble, {"oracle": ready, "comb": Ready(separate)}, tracks, ideal=Separator(tiny_model)
+            )
+        )
+        expected = ["mixture", *["oracle"] * 3, *["comb"] * 2, "ideal-form", "ideal-form-unheard", "ideal"]
         assert [result.system for result in results] == expected
         assert [result.f0 for result in results] == [
-            "", "CREPE on stems", "mixture", "mixture, refined", "CREPE on stems", "mixture", ""
+            "", "CREPE on stems", "mixture", "mixture, refined", "CREPE on stems", "mixture",
+            "CREPE on stems", "CREPE on stems", "",
         ]  # fmt: skip
         means = [overall(result.scores["SI-SDR"]).mean for result in results]
         assert means[0] == means[2] == means[5] < means[1] == means[4] < means[3]
@@ -304,6 +310,17 @@ class TestBenchmark:
             results[1].scores["SI-SDR"][0].values.tolist()
             == frame_scores(stems, separate(None, right), stems.sum(axis=0), RATE)[0].values.tolist()
         )
+
+    def test_parameters_of_the_true_stems_are_a_ceiling(self, duet, tiny_model):
+        """Even of a network that has learned nothing: fitting a voice alone finds its partials."""
+        stems, f0 = duet
+        mixture, tracks, separator = stems.sum(axis=0), F0Tracks(f0, ("soprano", "tenor")), Separator(tiny_model)
+        found = np.stack(list(separator.separate(mixture, tracks).stems.values()))
+        form = separate_form(mixture, stems, tracks, separator)
+        np.testing.assert_allclose(form.sum(axis=0), mixture, atol=1e-5)
+        ideal = separate_ideal(mixture, stems, RATE)
+        scores = [si_sdr(stems, estimates).mean() for estimates in (found, form, ideal)]
+        assert scores[0] + 1 < scores[1] < scores[2]
 
     def test_f_of_the_tracks(self, duet):
         _, f0 = duet

@@ -216,7 +216,7 @@ def evaluate(
             yield scored(name, f0, separate(mixture, given))
     if ideal is not None:
         report(f"{ensemble.label}: {FORM}")
-        for label, listening in ((FORM, True), (f"{FORM}, unheard", False)):
+        for label, listening in ((FORM, True), (f"{FORM}-unheard", False)):
             form = separate_form(mixture, stems, tracks.from_stems, ideal, listening=listening)
             yield scored(label, FROM_STEMS, form)
         yield scored(IDEAL, "", separate_ideal(mixture, stems, MODEL_SAMPLE_RATE))
