@@ -30,7 +30,7 @@ from vocalsep.synthesizer.render import Lobes, agreement, harmonic_log_amplitude
 
 # Chosen on singer 2 with weights that knew singer 1 only, and on Locus Iste.
 _ROUNDS = 3  # of f0
-_STEPS = 3  # of the amplitudes, at the end; one between two rounds of f0
+_STEPS = 3  # of the amplitudes, at the end
 _EXPONENT = 0.6  # of a step: 1 is the whole of it
 _MAX_STEP = 10.0  # factor on power
 _SMOOTH_FRAMES = 5  # over which partials are fitted
@@ -72,7 +72,7 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
         low, high = max(0, first - _CONTEXT), min(frames, last + _CONTEXT)
         block = _Block(quieter, waveform, grid, n_harmonics, low, high)
         for _ in range(_ROUNDS):
-            block.move_f0(block.powers(block.amplitudes(1)))
+            block.move_f0(block.powers(block.start))
         log_partials = 0.5 * torch.log(block.amplitudes(_STEPS) / block.start)
         fitted = replace(quieter.frames(low, high), f0=block.f0, log_partials=log_partials)
         parts.append(fitted.frames(first - low, last - low))
