@@ -137,6 +137,16 @@ class TestFitting:
         fitted = fit(replace(truth, f0=f0), sung(replace(truth, f0=f0)).sum(dim=0))
         assert torch.equal(fitted.f0 > 0, f0 > 0)
 
+    def test_noise_is_lowered_but_beside_a_voices_own_notes(self):
+        truth = choir(392.0, 247.0)
+        f0 = truth.f0.clone()
+        f0[0, 40:80] = 0
+        fitted = fit(replace(truth, f0=f0), sung(replace(truth, f0=f0)).sum(dim=0))
+        lowered = (truth.log_noise - fitted.log_noise)[..., 0]
+        beside = torch.zeros_like(lowered, dtype=torch.bool)
+        beside[0, 40:50] = beside[0, 70:80] = True
+        torch.testing.assert_close(lowered, torch.where(beside, 0.0, -0.5 * math.log(0.3)))
+
     def test_partials_move_to_their_true_amplitudes(self):
         """The network is 6 dB wrong about one voice, low notes too soft: fitting takes most of that back."""
         truth = choir(392.0, 247.0)

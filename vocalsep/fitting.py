@@ -39,8 +39,9 @@ _F0_HARMONICS = 15  # that tell f0: higher ones may be mistaken for their neighb
 _F0_WIDTH, _F0_JITTER = 4.0, 0.006  # Hz, and relative: what is heard further off belongs to another voice
 _MAX_MOVE = 0.015  # of f0 in a round, relative: 26 cents
 _NOISE = 0.3
-"""Share of the power of a singing voice's noise that masks use: in the network's it also stands for what harmonics do
-not explain. Voices that do not sing keep theirs, or their consonants would go to those that do."""
+"""Share of the power of a voice's noise that masks use: in the network's it also stands for what harmonics do not
+explain. Just before and after its notes a voice keeps all of it, or its consonants would go to those that sing."""
+_CONSONANT_FRAMES = 10  # 160 ms
 _BLOCK = 250  # frames that are fitted at once
 _CONTEXT = 24  # frames either side, more than the rounds and steps reach: blocks give what the whole gives
 _TINY = 1e-12
@@ -59,13 +60,12 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
     Returns
     -------
     VoiceParameters
-        With f0 moved, `log_partials` for all harmonics below 8 kHz, and less noise where a voice sings.
+        With f0 moved, `log_partials` for all harmonics below 8 kHz, and less noise.
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
     frames = min(parameters.n_frames, grid.n_frames(len(waveform)))
     n_harmonics = harmonic_count(parameters.f0, MODEL_SAMPLE_RATE / 2)
-    sung = parameters.f0 > 0
-    quieter = replace(parameters, log_noise=parameters.log_noise + 0.5 * math.log(_NOISE) * sung[..., None])
+    quieter = _with_less_noise(parameters)
     parts = []
     for first in range(0, frames, _BLOCK):
         last = min(first + _BLOCK, frames)
@@ -77,6 +77,13 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
         fitted = replace(quieter.frames(low, high), f0=block.f0, log_partials=log_partials)
         parts.append(fitted.frames(first - low, last - low))
     return VoiceParameters.joined(parts)
+
+
+def _with_less_noise(parameters: VoiceParameters) -> VoiceParameters:
+    sung = (parameters.f0 > 0).to(parameters.f0)
+    near = torch.nn.functional.max_pool1d(sung, 2 * _CONSONANT_FRAMES + 1, stride=1, padding=_CONSONANT_FRAMES)
+    less = 0.5 * math.log(_NOISE) * (1 - near + sung)
+    return replace(parameters, log_noise=parameters.log_noise + less[..., None])
 
 
 class _Block:

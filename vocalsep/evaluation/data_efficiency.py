@@ -223,7 +223,7 @@ def plot(path: Path, points: Sequence[Point], *, title: str = "") -> None:
     axes.set(xlabel="training audio (s of mixture)", ylabel="SI-SDR, mean (dB)", title=title)
     axes.grid(axis="y", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="best", frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(lines), frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     _write(path, content.getvalue(), "PNG")
