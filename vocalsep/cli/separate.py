@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 _MENTION_SECONDS = 0.5  # by which f0s may end before the recording without a word
 # Share of the whole that each stage takes on two cores, for the progress bar.
-_STAGES = {"f0": (0.0, 0.85), "parameters": (0.85, 0.05), "masks": (0.9, 0.1)}
-_STAGES_ADAPTED = {"f0": (0.0, 0.4), "adaptation": (0.4, 0.53), "parameters": (0.93, 0.02), "masks": (0.95, 0.05)}
+_STAGES = {"f0": (0.0, 0.75), "parameters": (0.75, 0.02), "masks": (0.77, 0.23)}
+_STAGES_ADAPTED = {"f0": (0.0, 0.3), "adaptation": (0.3, 0.6), "parameters": (0.9, 0.01), "masks": (0.91, 0.09)}
 
 
 @click.command()
