@@ -13,7 +13,7 @@ from vocalsep.errors import AudioError, F0Error, MissingExtraError, ParameterErr
 from vocalsep.evaluation import benchmark, metrics
 from vocalsep.evaluation import benchmark_tables as tables
 from vocalsep.evaluation.baselines.comb import comb_power, separate_comb
-from vocalsep.evaluation.baselines.form import separate_form
+from vocalsep.evaluation.baselines.form import form_of, separate_form
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, bss_metrics, frame_scores, overall, si_sdr
 from vocalsep.evaluation.systems import Ready
@@ -316,7 +316,7 @@ class TestBenchmark:
         stems, f0 = duet
         mixture, tracks, separator = stems.sum(axis=0), F0Tracks(f0, ("soprano", "tenor")), Separator(tiny_model)
         found = np.stack(list(separator.separate(mixture, tracks).stems.values()))
-        form = separate_form(mixture, stems, tracks, separator)
+        form = separate_form(mixture, form_of(stems, tracks, separator))
         np.testing.assert_allclose(form.sum(axis=0), mixture, atol=1e-5)
         ideal = separate_ideal(mixture, stems, RATE)
         scores = [si_sdr(stems, estimates).mean() for estimates in (found, form, ideal)]

@@ -13,13 +13,13 @@ from vocalsep import weights
 from vocalsep.errors import VocalsepError, WeightsError
 from vocalsep.estimator import parameter_count
 from vocalsep.evaluation.baselines import us
-from vocalsep.evaluation.baselines.us import UsConfig, UsNetwork, load_us, separate_us, us_loss
+from vocalsep.evaluation.baselines.us import UsConfig, UsNetwork, load_us, separate_us
 from vocalsep.evaluation.metrics import si_sdr
 from vocalsep.spectrum import power
 from vocalsep.synthesizer import VoiceParameters
 from vocalsep.tracks import F0Tracks
 from vocalsep.training.data import Batch
-from vocalsep.training.losses import mixture_loss
+from vocalsep.training.losses import estimator_loss, mixture_loss
 
 TINY = UsConfig(encoder_size=12, latent_size=8, decoder_size=16, noise_bands=6)
 FRAMES = 60
@@ -156,13 +156,13 @@ class TestLoss:
     def test_is_that_of_the_mixture(self, batch, stems):
         network = untrained()
         expected = mixture_loss(network(batch.mixture, batch.f0), batch.mixture)
-        assert float(us_loss(network, batch)) == pytest.approx(float(expected), rel=1e-6)
+        assert float(estimator_loss(network, batch)) == pytest.approx(float(expected), rel=1e-6)
         with_stems = Batch(batch.mixture, batch.f0, torch.from_numpy(stems)[None])
-        assert torch.equal(us_loss(network, with_stems), us_loss(network, batch))
+        assert torch.equal(estimator_loss(network, with_stems), estimator_loss(network, batch))
 
     def test_reaches_all_parameters(self, batch):
         network = untrained().train().requires_grad_(True)
-        us_loss(network, batch).backward()
+        estimator_loss(network, batch).backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
@@ -176,7 +176,7 @@ def test_it_learns_from_the_mixture_alone(batch, stems):
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
     for _ in range(8):
-        loss = us_loss(network, batch)
+        loss = estimator_loss(network, batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

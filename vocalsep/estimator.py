@@ -92,9 +92,9 @@ class EstimatorConfig:
 
 
 # Least distance between two LSFs: a resonance is then at least about 20 Hz wide.
-_MIN_LSF_SPACING = 0.01  # rad, 25 Hz
+MIN_LSF_SPACING = 0.01  # rad, 25 Hz
 # Natural log of the noise where the network says 0, relative to the mixture's level (RMS over bins).
-_NOISE_OFFSET = -4.0
+NOISE_OFFSET = -4.0
 
 
 class Block(nn.Module):
@@ -161,8 +161,8 @@ class Estimator(nn.Module):
         return VoiceParameters(
             f0=f0,
             log_gain=log_level + gain[..., 0].clamp(-12, 12),
-            lsf=lsf_from_logits(spacings, _MIN_LSF_SPACING),
-            log_noise=log_level[..., None] + _NOISE_OFFSET + noise.clamp(-12, 12),
+            lsf=lsf_from_logits(spacings, MIN_LSF_SPACING),
+            log_noise=log_level[..., None] + NOISE_OFFSET + noise.clamp(-12, 12),
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vocalsep.errors import VocalsepError
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name beside its own, and put it in its place once it is whole.
@@ -29,3 +31,24 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes, kind: str, error: type[VocalsepError]) -> None:
+    """Write a file that a user asked for, completely or not at all.
+
+    Parameters
+    ----------
+    path
+        Of the file; its folders are made.
+    content
+        The whole of it.
+    kind
+        What it is, for the message of the error: "CSV".
+    error
+        What is raised if it cannot be written.
+    """
+    try:
+        replace_file(path, content)
+    except (OSError, ValueError) as cause:  # ValueError: a path without a name, or with a zero byte
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from cause

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.masks import soft_masks
+from vocalsep.masks import near_notes, soft_masks
 from vocalsep.spectrum import StftGrid, instantaneous_frequency, power
 from vocalsep.synthesizer.excitation import harmonic_count
 from vocalsep.synthesizer.parameters import VoiceParameters
@@ -41,7 +41,6 @@ _MAX_MOVE = 0.015  # of f0 in a round, relative: 26 cents
 _NOISE = 0.3
 """Share of the power of a voice's noise that masks use: in the network's it also stands for what harmonics do not
 explain. Just before and after its notes a voice keeps all of it, or its consonants would go to those that sing."""
-_CONSONANT_FRAMES = 10  # 160 ms
 _BLOCK = 250  # frames that are fitted at once
 _CONTEXT = 24  # frames either side, more than the rounds and steps reach: blocks give what the whole gives
 _TINY = 1e-12
@@ -72,17 +71,16 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
         low, high = max(0, first - _CONTEXT), min(frames, last + _CONTEXT)
         block = _Block(quieter, waveform, grid, n_harmonics, low, high)
         for _ in range(_ROUNDS):
-            block.move_f0(block.powers(block.start))
-        log_partials = 0.5 * torch.log(block.amplitudes(_STEPS) / block.start)
+            block.move_f0()
+        log_partials = 0.5 * torch.log(block.amplitudes() / block.start)
         fitted = replace(quieter.frames(low, high), f0=block.f0, log_partials=log_partials)
         parts.append(fitted.frames(first - low, last - low))
     return VoiceParameters.joined(parts)
 
 
 def _with_less_noise(parameters: VoiceParameters) -> VoiceParameters:
-    sung = (parameters.f0 > 0).to(parameters.f0)
-    near = torch.nn.functional.max_pool1d(sung, 2 * _CONSONANT_FRAMES + 1, stride=1, padding=_CONSONANT_FRAMES)
-    less = 0.5 * math.log(_NOISE) * (1 - near + sung)
+    beside = near_notes(parameters.f0) - (parameters.f0 > 0).to(parameters.f0)
+    less = 0.5 * math.log(_NOISE) * (1 - beside)
     return replace(parameters, log_noise=parameters.log_noise + less[..., None])
 
 
@@ -118,19 +116,19 @@ class _Block:
         """Return the power of every voice whose partials have these squared amplitudes."""
         return self.lobes.filled(amplitude2) + self.noise
 
-    def amplitudes(self, steps: int) -> Tensor:
-        """Return squared amplitudes of the partials so many steps nearer to the recording."""
+    def amplitudes(self) -> Tensor:
+        """Return squared amplitudes of the partials a few steps nearer to the recording."""
         index = self.lobes.number.long() - 1
         amplitude2, lobe = self.start, self.lobes.power
         weight = _smoothed(torch.zeros_like(amplitude2).scatter_add_(-1, index, lobe), _SMOOTH_FRAMES)
-        for _ in range(steps):
+        for _ in range(_STEPS):
             ratio = self.recorded / self.powers(amplitude2).sum(dim=0).add_(_TINY)
             pull = _smoothed(torch.zeros_like(amplitude2).scatter_add_(-1, index, lobe * ratio), _SMOOTH_FRAMES)
             factor = ((pull + _TINY) / (weight + _TINY)).clamp_(1 / _MAX_STEP, _MAX_STEP)
             amplitude2 = amplitude2 * factor**_EXPONENT
         return amplitude2
 
-    def move_f0(self, powers: Tensor) -> None:
+    def move_f0(self) -> None:
         """Move f0 to the frequencies heard at the harmonics, in the mean weighed by who rules the bins.
 
         Least squares over harmonics k of heard_k - k f0: sum w k (heard - k f0) / sum w k^2.
@@ -138,7 +136,7 @@ class _Block:
         lobes = self.lobes
         off = self.heard.T - lobes.frequency
         near = torch.exp(-0.5 * (off / (_F0_WIDTH + _F0_JITTER * lobes.frequency)) ** 2)
-        masks = soft_masks(powers.transpose(-1, -2)).transpose(-1, -2)
+        masks = soft_masks(self.powers(self.start).transpose(-1, -2)).transpose(-1, -2)
         weight = masks**2 * near * (self.recorded * lobes.power).sqrt() * (lobes.number <= _F0_HARMONICS)
         pull = _smoothed((weight * lobes.number * off).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
         hold = _smoothed((weight * lobes.number**2).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, to_model_rate
 from vocalsep.errors import AudioError, F0Error, MissingExtraError
+from vocalsep.files import write_file
 from vocalsep.spectrum import StftGrid, power
-from vocalsep.table import write_file
 from vocalsep.tracks import HOP, F0Tracks
 
 _COLOURS = ("#ff4d6d", "#ffb703", "#57cc99", "#4cc9f0", "#c77dff", "#f4f1de", "#ff9e6d", "#90e0ef")
@@ -97,7 +97,7 @@ def save_picture(
     content = io.BytesIO()
     figure.savefig(content, format="png")
     try:
-        write_file(Path(path), content.getvalue(), "PNG")
+        write_file(Path(path), content.getvalue(), "PNG", F0Error)
     except F0Error as error:
         raise AudioError(str(error)) from error
 

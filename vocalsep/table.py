@@ -9,36 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocalsep.errors import F0Error
-from vocalsep.files import replace_file
 
 
 def shortest(value: np.float32) -> str:
     """Return a number with as many digits as it needs to be read back unchanged."""
     return np.format_float_positional(value, unique=True, trim="-")
-
-
-def write_file(path: Path, content: bytes, kind: str) -> None:
-    """Write a file of f0, completely or not at all.
-
-    Parameters
-    ----------
-    path
-        Of the file; its folders are made.
-    content
-        The whole of it.
-    kind
-        What it is, for the message of the error: "CSV".
-
-    Raises
-    ------
-    F0Error
-        If it cannot be written.
-    """
-    try:
-        replace_file(path, content)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, or with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise F0Error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from error
 
 
 def read_table(path: Path) -> tuple[list[str] | None, NDArray[np.float64]]:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
-from vocalsep.table import read_table, shortest, write_file
+from vocalsep.files import write_file
+from vocalsep.table import read_table, shortest
 from vocalsep.voices import is_voice_name, to_voice_name
 
 HOP_LENGTH = 256
@@ -156,7 +157,7 @@ class F0Tracks:
         writer.writerow(["time", *self.names])
         for time, column in zip(self.times, self.frequencies.T, strict=True):
             writer.writerow([f"{time:.6f}", *(shortest(value) for value in column)])
-        write_file(Path(path), out.getvalue().encode(), "CSV")
+        write_file(Path(path), out.getvalue().encode(), "CSV", F0Error)
 
     def to_csv_per_voice(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write `NAME.csv` with two columns, time in s and f0 in Hz, for each voice; return the paths.
@@ -171,7 +172,7 @@ class F0Tracks:
         paths = [Path(folder) / f"{name}.csv" for name in self.names]
         for path, row in zip(paths, self.frequencies, strict=True):
             lines = [f"{time:.6f},{shortest(value)}" for time, value in zip(self.times, row, strict=True)]
-            write_file(path, ("\n".join(lines) + "\n").encode(), "CSV")
+            write_file(path, ("\n".join(lines) + "\n").encode(), "CSV", F0Error)
         return paths
 
     @classmethod
@@ -233,7 +234,7 @@ class F0Tracks:
         """
         from vocalsep.midi import midi_of
 
-        write_file(Path(path), midi_of(self.frequencies, self.names, self.hop), "MIDI")
+        write_file(Path(path), midi_of(self.frequencies, self.names, self.hop), "MIDI", F0Error)
 
     @classmethod
     def from_midi(cls, path: str | os.PathLike[str], names: Sequence[str] | None = None) -> F0Tracks:

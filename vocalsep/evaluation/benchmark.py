@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vocalsep import audio
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError, ParameterError
-from vocalsep.evaluation.baselines.form import separate_form
+from vocalsep.evaluation.baselines.form import form_of, separate_form
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, f0_f_measure, frame_scores
 from vocalsep.evaluation.spectral_metrics import spectral_scores
@@ -216,9 +216,9 @@ def evaluate(
             yield scored(name, f0, separate(mixture, given))
     if ideal is not None:
         report(f"{ensemble.label}: {FORM}")
+        voices = form_of(stems, tracks.from_stems, ideal)
         for label, listening in ((FORM, True), (f"{FORM}-unheard", False)):
-            form = separate_form(mixture, stems, tracks.from_stems, ideal, listening=listening)
-            yield scored(label, FROM_STEMS, form)
+            yield scored(label, FROM_STEMS, separate_form(mixture, voices, listening=listening))
         yield scored(IDEAL, "", separate_ideal(mixture, stems, MODEL_SAMPLE_RATE))
 
 

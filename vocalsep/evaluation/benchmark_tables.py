@@ -16,7 +16,7 @@ from vocalsep.evaluation.benchmark import SI_SDR, Ensemble, Result
 from vocalsep.evaluation.metrics import Scores, overall
 from vocalsep.evaluation.spectral_metrics import METRICS
 from vocalsep.evaluation.systems import COMB, OURS
-from vocalsep.files import replace_file
+from vocalsep.files import write_file
 
 _SYSTEM, _F0, _CELL = 20, 18, 17  # characters
 
@@ -145,8 +145,4 @@ def write_csv(path: Path, results: Sequence[Result], pools: Mapping[int, Sequenc
             for voice, cell in (("all", overall(scores)), *zip(row.voices, scores, strict=True)):
                 numbers = [f"{cell.mean:.4f}", f"{cell.median:.4f}", cell.values.size]
                 writer.writerow([size, label, row.system, row.f0, metric, voice, *numbers])
-    try:
-        replace_file(path, stream.getvalue().encode())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ParameterError(f"{path}: cannot be written ({reason}); expected the path of a CSV file") from error
+    write_file(path, stream.getvalue().encode(), "CSV", ParameterError)

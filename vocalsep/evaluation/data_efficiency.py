@@ -18,7 +18,7 @@ from vocalsep.evaluation.benchmark import IDEAL, Ensemble
 from vocalsep.evaluation.metrics import Scores, frame_scores, overall
 from vocalsep.evaluation.runs import Report, Settings, TrainingData, limited, mixture_seconds, trained, weights_of
 from vocalsep.evaluation.systems import COMB, OURS, SYSTEMS
-from vocalsep.files import replace_file
+from vocalsep.files import write_file
 from vocalsep.tracks import F0Tracks
 
 LEARNERS = (OURS, "us", "unet")
@@ -154,7 +154,7 @@ def write_csv(path: Path, points: Sequence[Point], names: Sequence[str]) -> None
         seconds = "" if point.seconds is None else f"{point.seconds:.2f}"
         for voice, cell in (("all", point.total), *zip(names, point.scores, strict=True)):
             writer.writerow([point.system, seconds, voice, f"{cell.mean:.4f}", f"{cell.median:.4f}", cell.values.size])
-    _write(path, stream.getvalue().encode(), "CSV")
+    write_file(path, stream.getvalue().encode(), "CSV", ParameterError)
 
 
 def curves(points: Sequence[Point]) -> Mapping[str, list[tuple[float, float]]]:
@@ -226,12 +226,4 @@ def plot(path: Path, points: Sequence[Point], *, title: str = "") -> None:
     figure.legend(loc="outside lower center", ncols=len(lines), frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    _write(path, content.getvalue(), "PNG")
-
-
-def _write(path: Path, content: bytes, kind: str) -> None:
-    try:
-        replace_file(path, content)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ParameterError(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from error
+    write_file(path, content.getvalue(), "PNG", ParameterError)

@@ -24,7 +24,7 @@ from vocalsep.errors import AudioError
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import si_sdr
 from vocalsep.f0.crepe import f0_from_stems
-from vocalsep.masks import soft_masks
+from vocalsep.masks import near_notes, soft_masks
 from vocalsep.separator import Separator
 from vocalsep.spectrum import StftGrid, instantaneous_frequency, istft, stft
 from vocalsep.stems import audio_files, read_stems
@@ -244,8 +244,8 @@ def favour_consonants(power: Tensor, f0: Tensor, grid: StftGrid) -> Tensor:
         Hz, shape (voices, frames), 0 = unvoiced.
     """
     voiced = (f0 > 0).to(power.dtype)
-    near = torch.nn.functional.max_pool1d(voiced[None], 2 * CONSONANT_FRAMES + 1, 1, CONSONANT_FRAMES)[0]
-    beside = torch.nn.functional.avg_pool1d((near - voiced)[None], 3, 1, 1, count_include_pad=False)[0]
+    beside = near_notes(f0, CONSONANT_FRAMES) - voiced
+    beside = torch.nn.functional.avg_pool1d(beside[None], 3, 1, 1, count_include_pad=False)[0]
     low, high = CONSONANT_RAMP
     ramp = ((grid.frequencies(power.device) - low) / (high - low)).clamp(0, 1)
     return power * torch.exp(beside[:, None] * ramp[:, None] * (CONSONANT_GAIN * math.log(10) / 10))

@@ -128,10 +128,11 @@ def _us(weights: str, device: str) -> Ready:
 
 
 def _us_recipe() -> Recipe:
-    from vocalsep.evaluation.baselines.us import UsNetwork, us_loss
+    from vocalsep.evaluation.baselines.us import UsNetwork
+    from vocalsep.training.losses import estimator_loss
 
     # Three layers of gated recurrent units diverge at the rate of the other networks.
-    return Recipe(UsNetwork, us_loss, steps=600, learning_rate=3e-4)
+    return Recipe(UsNetwork, estimator_loss, steps=600, learning_rate=3e-4)
 
 
 def _ours(weights: str, device: str) -> Ready:

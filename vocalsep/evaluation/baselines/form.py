@@ -10,33 +10,41 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.masks import soft_masks
+from vocalsep.masks import cut
 from vocalsep.separator import LEVEL, Separator
-from vocalsep.spectrum import StftGrid, instantaneous_frequency, istft, stft
+from vocalsep.spectrum import StftGrid, instantaneous_frequency
 from vocalsep.synthesizer.parameters import VoiceParameters
 from vocalsep.synthesizer.render import voice_power
 from vocalsep.tracks import F0Tracks
 
-_BLOCK = 500  # frames rendered at once
+
+def form_of(stems: Float32, tracks: F0Tracks, separator: Separator) -> list[VoiceParameters]:
+    """Return the parameters of every voice, estimated and fitted in its true stem.
+
+    Parameters
+    ----------
+    stems
+        Shape (voices, samples) at 16 kHz.
+    tracks
+        F0 of the voices on the 16-ms grid.
+    separator
+        Estimates filters and noise.
+    """
+    return [_of_stem(stem, tracks, row, separator) for row, stem in enumerate(stems)]
 
 
-def separate_form(
-    mixture: Float32, stems: Float32, tracks: F0Tracks, separator: Separator, *, listening: bool = True
-) -> Float32:
-    """Return stems cut by the masks of parameters that were estimated, and fitted, in the true stems one by one.
+def separate_form(mixture: Float32, voices: list[VoiceParameters], *, listening: bool = True) -> Float32:
+    """Return stems cut by the masks of parameters that were found in the true stems.
 
     Parameters
     ----------
     mixture
         Shape (samples,) at 16 kHz.
-    stems
-        Shape (voices, samples).
-    tracks
-        F0 of the voices on the 16-ms grid.
-    separator
-        Estimates filters and noise.
+    voices
+        What `form_of` returns.
     listening
         Whether masks listen to the mixture's phase; see `synthesizer.render.agreement`.
 
@@ -46,17 +54,14 @@ def separate_form(
         Shape (voices, samples).
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
-    voices = [_of_stem(stem, tracks, row, separator) for row, stem in enumerate(stems)]
     waveform = torch.from_numpy(mixture)
-    spectrum = stft(waveform, grid)
-    masks = []
+
+    def power(first: int, last: int) -> Tensor:
+        heard = instantaneous_frequency(waveform, grid, first, last) if listening else None
+        return torch.cat([voice_power(voice, grid, first, last, heard=heard) for voice in voices])
+
     with torch.inference_mode():
-        for first in range(0, tracks.n_frames, _BLOCK):
-            last = min(first + _BLOCK, tracks.n_frames)
-            heard = instantaneous_frequency(waveform, grid, first, last) if listening else None
-            power = [voice_power(voice, grid, first, last, heard=heard) for voice in voices]
-            masks.append(soft_masks(torch.cat(power)))
-    return istft(torch.cat(masks, dim=-1) * spectrum, grid, len(mixture)).numpy()
+        return cut(waveform, grid, len(voices), power).numpy()
 
 
 def _of_stem(stem: Float32, tracks: F0Tracks, row: int, separator: Separator) -> VoiceParameters:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import Float32
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import InverseStft, StftGrid, stft
+from vocalsep.masks import cut
+from vocalsep.spectrum import StftGrid, stft
 from vocalsep.tracks import HOP, F0Tracks
 
 # Constants were chosen on singers 1 and 2 of the development split, with CREPE f0 of the stems.
@@ -149,8 +149,9 @@ def separate_nmf(mixture: Float32, tracks: F0Tracks, sample_rate: int, *, iterat
     combs = torch.cat([harmonic_templates(pitches, grid) for pitches, _ in sung], dim=1)
     w, h = factorize(spectrum.abs(), combs, torch.cat([sounding for _, sounding in sung]), iterations)
     ends = [*accumulate((len(pitches) for pitches, _ in sung), initial=0)]
-    inverse = InverseStft(grid, (len(f0), len(waveform)), spectrum.device)
-    for frames in blocks(spectrum.shape[1]):
-        models = [w[:, first:last] @ h[first:last, frames] for first, last in pairwise(ends)]
-        inverse.add(soft_masks(torch.stack(models).pow_(_MASK_POWER)) * spectrum[:, frames], frames.start)
-    return inverse.result().numpy()
+
+    def modelled(first: int, last: int) -> Tensor:
+        models = [w[:, low:high] @ h[low:high, first:last] for low, high in pairwise(ends)]
+        return torch.stack(models).pow_(_MASK_POWER)
+
+    return cut(waveform, grid, len(f0), modelled).numpy()

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from vocalsep.audio import Float32
 from vocalsep.evaluation.baselines.nmf import FLOOR, blocks
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import InverseStft, StftGrid, stft
+from vocalsep.masks import cut
+from vocalsep.spectrum import StftGrid, stft
 from vocalsep.synthesizer.excitation import glottal_roll_off, harmonic_count
 from vocalsep.synthesizer.render import harmonic_power
 from vocalsep.tracks import HOP, F0Tracks
@@ -178,8 +178,9 @@ def separate_source_filter_nmf(
     excitation, bumps = excitations(f0, grid), smooth_bumps(grid)
     filters = first_filters(len(f0), bumps.shape[1])
     filters, gains = factorize(magnitude, excitation, bumps, filters, first_gains(magnitude, excitation), iterations)
-    inverse = InverseStft(grid, (len(f0), len(waveform)), spectrum.device)
-    for frames in blocks(len(magnitude)):
-        models = voice_magnitudes(excitation[:, frames], bumps, filters, gains[:, frames])
-        inverse.add(soft_masks(models.square_().transpose(1, 2)) * spectrum[:, frames], frames.start)
-    return inverse.result().numpy()
+
+    def modelled(first: int, last: int) -> Tensor:
+        models = voice_magnitudes(excitation[:, first:last], bumps, filters, gains[:, first:last])
+        return models.square_().transpose(1, 2)
+
+    return cut(waveform, grid, len(f0), modelled).numpy()

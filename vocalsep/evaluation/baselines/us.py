@@ -7,7 +7,7 @@ recurrent layers and never looks at f0; what it finds is copied for each voice, 
 parameters of the source-filter model. All recurrences run forwards. Voices do not know of each other.
 
 What differs from US is what comes after: harmonics, filter and noise are rendered as in `synthesizer`, the gain is
-relative to the mixture's level, and the loss is `training.losses.mixture_loss`. So it tells how much of the product's
+relative to the mixture's level, and the loss is `training.losses.estimator_loss`. So it tells how much of the product's
 figures is due to its network.
 """
 
@@ -23,15 +23,14 @@ from torch import Tensor, nn
 from vocalsep import weights
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import WeightsError
+from vocalsep.estimator import MIN_LSF_SPACING, NOISE_OFFSET
 from vocalsep.features import level
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import InverseStft, StftGrid, power, stft
+from vocalsep.masks import cut
+from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer.all_pole import lsf_from_logits
 from vocalsep.synthesizer.parameters import VoiceParameters
 from vocalsep.synthesizer.render import voice_power
 from vocalsep.tracks import HOP, F0Tracks
-from vocalsep.training.data import Batch
-from vocalsep.training.losses import mixture_loss
 
 GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE, 512 / MODEL_SAMPLE_RATE)
 """Spectrogram that the encoder reads: window 512, hop 256 at 16 kHz."""
@@ -39,15 +38,11 @@ _FLOOR = 1e-10  # of power in a bin, -100 dB
 _LOWEST = 20.0  # Hz: where f0 on its scale is 0, as it is for a rest
 _OCTAVES = 6.0  # above it, f0 on its scale is 1
 _LAYERS = 3  # of each perceptron
-# As in `estimator`: bandwidth of resonances, noise where the network says 0, and how far both levels can be moved.
-_MIN_LSF_SPACING = 0.01  # rad, 25 Hz
-_NOISE_OFFSET = -4.0
-_REACH = 12.0
+_REACH = 12.0  # nats by which both levels can be moved, as in `estimator`
 _COLOUR_RANGE = 2.0  # nats (17 dB) either way that the colour of the noise reaches: a recurrence gives 1 at most
 _PEAK = 0.5  # full scale that recordings are brought to, about that of training
 _PIECE_FRAMES = 250  # frames (4 s, as in training) whose parameters are found at once
 _WARM_UP = 62  # frames (1 s) before them that the recurrences hear first
-_BLOCK_FRAMES = 256  # frames (4 s) whose masks are rendered at once
 
 
 @dataclass(frozen=True)
@@ -181,8 +176,8 @@ class UsNetwork(nn.Module):
         return VoiceParameters(
             f0=f0,
             log_gain=log_level + gain,
-            lsf=lsf_from_logits(self.spacings(y), _MIN_LSF_SPACING),
-            log_noise=(log_level + _NOISE_OFFSET + noise_gain)[..., None] + _COLOUR_RANGE * colour,
+            lsf=lsf_from_logits(self.spacings(y), MIN_LSF_SPACING),
+            log_noise=(log_level + NOISE_OFFSET + noise_gain)[..., None] + _COLOUR_RANGE * colour,
         )
 
     def _decode(self, latent: Tensor, f0: Tensor) -> Tensor:
@@ -194,13 +189,6 @@ class UsNetwork(nn.Module):
         return y.reshape(own.shape)
 
 
-def us_loss(network: UsNetwork, batch: Batch) -> Tensor:
-    """Return the unsupervised loss on a batch; its stems are not looked at."""
-    device = next(network.parameters()).device
-    mixture = batch.mixture.to(device)
-    return mixture_loss(network(mixture, batch.f0.to(device)), mixture)
-
-
 def separate_us(mixture: Float32, tracks: F0Tracks, network: UsNetwork) -> Float32:
     """Return stems of shape (voices, samples), which add up to the mixture, of shape (samples,) at 16 kHz."""
     device = next(network.parameters()).device
@@ -208,14 +196,10 @@ def separate_us(mixture: Float32, tracks: F0Tracks, network: UsNetwork) -> Float
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
     frames = grid.n_frames(len(waveform))
     f0 = torch.from_numpy(tracks.resampled(HOP, frames).frequencies).to(device)
-    inverse = InverseStft(grid, (len(f0), len(waveform)), device)
     with torch.no_grad():
         parameters = _estimate_in_pieces(waveform, f0, network.eval())
-        for first in range(0, frames, _BLOCK_FRAMES):
-            last = min(first + _BLOCK_FRAMES, frames)
-            masks = soft_masks(voice_power(parameters, grid, first, last))
-            inverse.add(masks * stft(waveform, grid, first, last), first)
-    return inverse.result().cpu().numpy()
+        stems = cut(waveform, grid, len(f0), lambda first, last: voice_power(parameters, grid, first, last))
+    return stems.cpu().numpy()
 
 
 def _estimate_in_pieces(waveform: Tensor, f0: Tensor, network: UsNetwork) -> VoiceParameters:
