@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from vocalsep import audio
+from vocalsep.audio import wav
 from vocalsep.errors import AudioError, ParameterError
 
 RNG = np.random.default_rng(0)
@@ -94,7 +96,7 @@ def test_float32_keeps_what_exceeds_full_scale(tmp_path):
 
 
 def test_large_wav_becomes_rf64(tmp_path, monkeypatch):
-    monkeypatch.setattr(audio, "_WAV_LIMIT", 1000)
+    monkeypatch.setattr(wav, "RIFF_LIMIT", 1000)
     waveform = noise(1, 2000)
     audio.write(tmp_path / "x.wav", waveform, 16000, bit_depth="float32")
     assert soundfile.info(tmp_path / "x.wav").format == "RF64"
@@ -153,13 +155,15 @@ def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, suffix, missing, c
     assert capfd.readouterr() == ("", "")
 
 
-def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_interrupted_write_leaves_nothing(tmp_path, monkeypatch, suffix):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(soundfile.SoundFile, "write", interrupt)
+    monkeypatch.setattr(wav.WavFile, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        audio.write(tmp_path / "x.wav", [0.0], 16000)
+        audio.write(tmp_path / f"x.{suffix}", [0.0], 16000)
     assert files_in(tmp_path) == []
 
 
@@ -240,7 +244,7 @@ def test_broken_files_give_one_sentence_and_a_quiet_terminal(tmp_path, name, cap
 
 def test_header_that_lies_of_its_length(tmp_path):
     (tmp_path / "x.flac").write_bytes(flac_that_lies(tmp_path))
-    with pytest.raises(AudioError, match="cannot be read as audio"):
+    with pytest.raises(AudioError, match=r"x\.flac: is cut short \(5000 of at least 68719476735 samples\)"):
         audio.read(tmp_path / "x.flac")
 
 
@@ -362,6 +366,34 @@ def test_resample_removes_what_the_target_cannot_hold():
 def test_resample_length(samples, rates):
     resampled = audio.resample(np.zeros((3, samples)), *rates)
     assert resampled.shape == (3, max(1, round(samples * rates[1] / rates[0])))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("rates", [(44100, 16000), (16000, 48000), (44056, 16000), (96000, 16000), (16000, 16000)])
+@pytest.mark.parametrize("sizes", [[1], [441, 7, 10000], [100000]])
+def test_resampling_block_by_block_gives_the_same(rates, channels, sizes):
+    waveform = noise(channels, 6000 if sizes == [1] else 70001)
+    resampler = audio.Resampler(*rates, channels)
+    parts, start = [], 0
+    while start < waveform.shape[1]:
+        size = sizes[len(parts) % len(sizes)]
+        parts.append(resampler.push(waveform[:, start : start + size]))
+        start += size
+    parts.append(resampler.finish())
+    found = np.concatenate(parts, axis=1)
+    np.testing.assert_array_equal(found, audio.resample(waveform, *rates))
+    if rates[0] != rates[1]:
+        reference = soxr.resample(waveform.T.copy(), *rates, quality="HQ").T
+        length = min(found.shape[1], reference.shape[1])
+        np.testing.assert_array_equal(found[:, :length], reference[:, :length])
+        assert abs(found.shape[1] - reference.shape[1]) <= 1
+
+
+def test_resampler_takes_what_it_was_made_for():
+    with pytest.raises(ValueError, match=r"block has shape \(2, 5\); expected \(1, samples\)"):
+        audio.Resampler(44100, 16000).push(np.zeros((2, 5), np.float32))
+    with pytest.raises(AudioError, match="sample_rate is 0"):
+        audio.Resampler(44100, 0)
 
 
 def test_to_model_rate_mixes_and_resamples():
