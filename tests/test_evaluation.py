@@ -346,7 +346,7 @@ class TestBenchmark:
         monkeypatch.setattr(benchmark, "SPEED_SECONDS", 2.0)
         f0 = np.float32([[520], [330], [210], [110]]) * np.ones(70, np.float32)
         timing = benchmark.speed(benchmark.Ensemble(("s", "a", "t", "b"), sing(f0)), Separator(tiny_model, "cpu"))
-        assert set(timing.stages) == {"f0", "parameters", "masks", "rest"}
+        assert set(timing.stages) == {"reading", "f0", "masks", "rest"}
         assert all(seconds >= 0 for seconds in timing.stages.values())
         assert timing.ratio == pytest.approx(sum(timing.stages.values()) / 2)
 

@@ -10,9 +10,10 @@ from vocalsep import audio, weights
 from vocalsep.errors import AudioError, ParameterError, VoicesError, WeightsError
 from vocalsep.evaluation.metrics import f0_f_measure
 from vocalsep.f0 import polyphonic
-from vocalsep.f0.crepe import f0_from_stems
-from vocalsep.f0.polyphonic import Candidates, decode, find_candidates, track_polyphonic
+from vocalsep.f0.polyphonic import Candidates, Levelled, decode, find_candidates, track_polyphonic
+from vocalsep.f0.single import f0_from_stems
 from vocalsep.f0.tracker import Logits, Tracker, TrackerConfig, describe, harmonic_stack, load_tracker, normalised
+from vocalsep.mixdown import Mixdown
 from vocalsep.tracks import F0Tracks
 from vocalsep.voices import Voice, parse_voices
 
@@ -110,6 +111,10 @@ def sung(probabilities: list[list[float]], silent: list[float], bins: list[list[
     probability = np.array([probabilities], dtype=np.float32)
     position = np.zeros_like(probability) if bins is None else np.array([bins], dtype=np.float32)
     return Candidates(probability, position, np.array([silent], dtype=np.float32))
+
+
+def candidates_in(network: Tracker, sound: np.ndarray, voices: tuple[Voice, ...], *progress) -> Candidates:
+    return Candidates.joined(list(find_candidates(network, Levelled(Mixdown.of_array(sound)), voices, *progress)))
 
 
 def decoded(candidates: Candidates, voicing_bias: float = 0.0) -> np.ndarray:
@@ -214,11 +219,11 @@ class TestChunks:
     def test_chunks_give_what_the_whole_gives(self, monkeypatch, undecided, sound, length) -> None:
         """Beyond the context, of 3 s, nothing is heard: probabilities agree to 1e-5, positions to 0.1 cents."""
         network, voices = load_tracker(str(undecided)), parse_voices("SATB")
-        whole = find_candidates(network, sound, voices)
+        whole = candidates_in(network, sound, voices)
         assert whole.silent.shape == (4, 626)
         monkeypatch.setattr(polyphonic, "_CHUNK_FRAMES", length)
         seen: list[float] = []
-        chunked = find_candidates(network, sound, voices, seen.append)
+        chunked = candidates_in(network, sound, voices, seen.append)
         assert seen == [min(first + length, 626) / 626 for first in range(0, 626, length)]
         np.testing.assert_allclose(chunked.silent, whole.silent, atol=1e-5)
         np.testing.assert_allclose(chunked.probability, whole.probability, atol=1e-5)
@@ -230,10 +235,10 @@ class TestChunks:
 
     def test_the_context_is_needed(self, monkeypatch, undecided, sound) -> None:
         network, voices = load_tracker(str(undecided)), parse_voices("SATB")
-        whole = find_candidates(network, sound, voices)
+        whole = candidates_in(network, sound, voices)
         monkeypatch.setattr(polyphonic, "_CHUNK_FRAMES", 100)
         monkeypatch.setattr(polyphonic, "_CONTEXT_FRAMES", 0)
-        assert np.abs(find_candidates(network, sound, voices).probability - whole.probability).max() > 0.03
+        assert np.abs(candidates_in(network, sound, voices).probability - whole.probability).max() > 0.03
 
 
 class TestTracks:
@@ -259,7 +264,7 @@ class TestTracks:
         assert 0.02 < tracks.voiced.mean() < 0.98
         np.testing.assert_array_equal(tracks.confidence > 0, tracks.voiced)
         assert tracks.confidence.max() <= 1 + 1e-6
-        found = find_candidates(load_tracker(str(undecided)), sound, parse_voices("SATB"))
+        found = candidates_in(load_tracker(str(undecided)), sound, parse_voices("SATB"))
         chosen = np.maximum(decoded(found), 0)[..., None]
         expected = np.take_along_axis(found.probability, chosen, axis=-1)[..., 0]
         np.testing.assert_allclose(tracks.confidence[tracks.voiced], expected[tracks.voiced], rtol=1e-5)
@@ -347,9 +352,9 @@ class TestBundledWeights:
         mixture = chorale[0]
         network, voices = load_tracker("tracker"), parse_voices("SATB")
         first, context = 2 * polyphonic._CHUNK_FRAMES, polyphonic._CONTEXT_FRAMES
-        whole = find_candidates(network, mixture, voices)
+        whole = candidates_in(network, mixture, voices)
         part = mixture[first * 256 :]
-        later = find_candidates(network, part, voices)
+        later = candidates_in(network, part, voices)
         behind = slice(polyphonic._CHUNK_FRAMES, None)  # the first chunk of the part lacks its context
         assert first > context
         differing = np.abs(later.silent[:, behind] - whole.silent[:, first:][:, behind])

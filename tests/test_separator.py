@@ -8,11 +8,12 @@ import torch
 
 import vocalsep
 from vocalsep import audio
+from vocalsep.api import separate, separate_file
 from vocalsep.device import resolve_device
 from vocalsep.errors import AudioError, F0Error, ParameterError, VocalsepError, VoicesError, WeightsError
 from vocalsep.masks import soft_masks
-from vocalsep.separation import Separation, plan_outputs, stem_paths
-from vocalsep.separator import Separator, separate, separate_file, separate_files, stem_names
+from vocalsep.separation import Separation
+from vocalsep.separator import Separator, stem_names
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer import VoiceParameters, voice_power
 from vocalsep.tracks import F0Tracks
@@ -256,8 +257,8 @@ class TestF0s:
     def test_progress_goes_through_the_stages_in_order(self, system, duet):
         calls: list[tuple[str, float]] = []
         system.separate(duet, progress=lambda *call: calls.append(call))
-        assert list(dict.fromkeys(stage for stage, _ in calls)) == ["f0", "parameters", "masks"]
-        for stage in ("f0", "parameters", "masks"):
+        assert list(dict.fromkeys(stage for stage, _ in calls)) == ["reading", "f0", "masks"]
+        for stage in ("reading", "f0", "masks"):
             fractions = [fraction for name, fraction in calls if name == stage]
             assert fractions == sorted(fractions)
             assert fractions[-1] == 1.0
@@ -349,116 +350,6 @@ class TestAboveTheModel:
         assert float(second[70:110].sum() / first[70:110].sum()) > 1.5
 
 
-@pytest.fixture
-def result(system, duet) -> Separation:
-    return system.separate(np.stack([duet, 0.5 * duet]), DUET, voices="SA")
-
-
-class TestSave:
-    @pytest.mark.parametrize(
-        ("audio_format", "bit_depth", "tolerance"),
-        [("wav", "16", 2e-5), ("wav", "24", 1e-7), ("wav", "float32", 0), ("flac", "16", 2e-5), ("ogg", "16", 0.1)],
-    )
-    def test_formats(self, result, tmp_path, audio_format, bit_depth, tolerance):
-        paths = result.save(tmp_path, audio_format=audio_format, bit_depth=bit_depth)
-        assert paths == [tmp_path / f"{name}.{audio_format}" for name in ("soprano", "alto")]
-        for path, stem in zip(paths, result.stems.values(), strict=True):
-            waveform, rate = audio.read(path)
-            assert rate == 16000
-            np.testing.assert_allclose(waveform, np.clip(stem, -1, 1 - 2**-15), rtol=0, atol=tolerance)
-
-    def test_float_files_add_up_to_the_recording(self, result, tmp_path, duet):
-        paths = result.save(tmp_path, bit_depth="float32")
-        assert np.abs(sum(audio.read(path).waveform for path in paths)[0] - duet).max() < 1e-5
-
-    @pytest.mark.parametrize(
-        ("template", "expected"),
-        [
-            ("{track}/{stem}.{ext}", "Ave Maria/soprano.wav"),
-            ("{stem}/{track}.{ext}", "soprano/Ave Maria.wav"),
-            ("{track} ({stem}).wav", "Ave Maria (soprano).wav"),
-            ("a/b/{stem}{{1}}.{ext}", "a/b/soprano{1}.wav"),
-        ],
-    )
-    def test_templates(self, result, tmp_path, template, expected):
-        paths = result.save(tmp_path, track="Ave Maria", filename=template)
-        assert paths[0] == tmp_path / expected
-        assert all(path.is_file() for path in paths)
-
-    @pytest.mark.parametrize(
-        "template",
-        [
-            "../{stem}.{ext}",
-            "{stem}/../../{stem}.{ext}",
-            "/{stem}.{ext}",
-            "/etc/{track}/{stem}.{ext}",
-            "{foo}/{stem}.{ext}",
-            "{}/{stem}.{ext}",
-            "{0}/{stem}.{ext}",
-            "{track.__class__}/{stem}.{ext}",
-            "{track.__class__.__mro__}{stem}.{ext}",
-            "{track[0]}/{stem}.{ext}",
-            "{track!r}/{stem}.{ext}",
-            "{stem:>999999999}.{ext}",
-            "{stem",
-            "{stem}}.{ext}",
-            "{stem}\0.{ext}",
-            "{track}.{ext}",
-            "same.wav",
-            "{stem}",
-            "{stem}.mp3",
-            "",
-        ],
-    )
-    def test_hostile_templates_write_nothing(self, result, tmp_path, template):
-        folder = tmp_path / "out"
-        with pytest.raises(ParameterError, match="filename is"):
-            result.save(folder, track="take", filename=template)
-        assert list(tmp_path.iterdir()) == []
-
-    @pytest.mark.parametrize("track", ["..", "../..", "/etc"])
-    def test_hostile_tracks_write_nothing(self, result, tmp_path, track):
-        with pytest.raises(ParameterError, match="leads out of the folder"):
-            result.save(tmp_path / "out", track=track, filename="{track}/{stem}.{ext}")
-        assert list(tmp_path.iterdir()) == []
-
-    def test_braces_in_a_track_stay_braces(self, result, tmp_path):
-        paths = result.save(tmp_path, track="{stem.__class__}", filename="{track}/{stem}.{ext}")
-        assert paths[0] == tmp_path / "{stem.__class__}" / "soprano.wav"
-
-    @pytest.mark.parametrize(("audio_format", "bit_depth"), [("aiff", "16"), ("flac", "float32"), ("wav", "8")])
-    def test_unknown_formats_write_nothing(self, result, tmp_path, audio_format, bit_depth):
-        with pytest.raises(ParameterError):
-            result.save(tmp_path / "out", audio_format=audio_format, bit_depth=bit_depth)
-        assert list(tmp_path.iterdir()) == []
-
-    def test_all_stems_or_none(self, result, tmp_path, monkeypatch):
-        write = audio.write
-
-        def fail_at_the_second(path, *arguments, **options):
-            if path.stem == "alto":
-                raise KeyboardInterrupt
-            write(path, *arguments, **options)
-
-        monkeypatch.setattr(audio, "write", fail_at_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            result.save(tmp_path)
-        assert list(tmp_path.iterdir()) == []
-
-    def test_peaks_move_to_other_stems_and_floods_are_refused(self, tmp_path, result):
-        loud = Separation({"a": np.float32([1.25, 0.0]), "b": np.float32([-0.5, 0.0])}, result.f0, 16000)
-        stems = [audio.read(path).waveform for path in loud.save(tmp_path)]
-        np.testing.assert_allclose(sum(stems)[0], [0.75, 0.0], atol=2**-14)
-        flood = Separation({"a": np.float32([9.0, 0.0]), "b": np.float32([3.0, 0.0])}, result.f0, 16000)
-        with pytest.raises(AudioError, match=r"more than 16-bit samples hold; expected .* float32 stems"):
-            flood.save(tmp_path / "flood")
-
-    def test_a_folder_that_is_a_file(self, result, tmp_path):
-        (tmp_path / "out").write_text("mine")
-        with pytest.raises(AudioError, match="cannot be written"):
-            result.save(tmp_path / "out")
-
-
 class TestFiles:
     @pytest.fixture
     def recordings(self, tmp_path, duet) -> list[Path]:
@@ -474,54 +365,6 @@ class TestFiles:
         for name, stem in expected.stems.items():
             np.testing.assert_array_equal(found.stems[name], stem)
 
-    def test_files_go_to_folders_of_their_names(self, recordings, tiny_model, tmp_path):
-        out = tmp_path / "out"
-        planned = separate_files(recordings, out, voices=2, model=tiny_model, device="cpu", residual=True)
-        stems = ["voice1.wav", "voice2.wav", "residual.wav"]
-        assert planned == {path: [out / path.stem / stem for stem in stems] for path in recordings}
-        found = sorted(path for path in out.rglob("*") if path.is_file())
-        assert found == sorted(path for paths in planned.values() for path in paths)
-
-    def test_stems_that_exist_are_kept_unless_told(self, recordings, tiny_model, tmp_path):
-        out = tmp_path / "out"
-        old = out / "two" / "voice2.wav"
-        old.parent.mkdir(parents=True)
-        old.write_text("mine")
-        with pytest.raises(ParameterError, match=r"two.voice2\.wav exists"):
-            separate_files(recordings, out, voices=2, model=tiny_model)
-        assert [path for path in out.rglob("*") if path.is_file()] == [old]
-        assert old.read_text() == "mine"
-        separate_files(recordings, out, voices=2, model=tiny_model, overwrite=True)
-        assert audio.read(old).sample_rate == 16000
-
-    def test_bad_formats_are_told_before_anything_is_separated(self, recordings, tmp_path):
-        with pytest.raises(ParameterError, match="bit depth"):
-            separate_files(recordings, tmp_path / "out", audio_format="flac", bit_depth="float32")
-
-    @pytest.mark.parametrize(
-        ("sources", "template"),
-        [
-            (["a/choir.wav", "b/choir.wav"], "{track}/{stem}.{ext}"),
-            (["a/choir.wav", "a/choir.flac"], "{track}/{stem}.{ext}"),
-            (["a/one.wav", "a/two.wav"], "{stem}.{ext}"),
-            (["a/one.wav", "a/../a/one.wav"], "{track}-{stem}.{ext}"),
-            (["soprano.wav"], "{stem}.{ext}"),
-            (["choir.wav", "out.wav", "alto.wav"], "{track}/../{stem}.{ext}"),
-        ],
-    )
-    def test_collisions_are_refused(self, tmp_path, sources, template):
-        paths = [tmp_path / source for source in sources]
-        with pytest.raises(ParameterError, match=r"would both be|leads out"):
-            plan_outputs(paths, tmp_path, ["soprano", "alto"], filename=template, overwrite=True)
-
-    def test_one_file_named_twice_is_separated_once(self, tmp_path):
-        path = tmp_path / "choir.wav"
-        assert list(plan_outputs([path, path], tmp_path, ["soprano"])) == [path]
-
-    def test_names_too_long_for_files(self, tmp_path):
-        with pytest.raises(ParameterError, match="cannot be a file"):
-            plan_outputs([tmp_path / "x.wav"], tmp_path, ["soprano"], filename="{stem}" + 300 * "o" + ".{ext}")
-
     def test_stem_names(self):
         tracks = F0Tracks(DUET, ("x", "y"))
         assert stem_names(None, None, False) == ["soprano", "alto", "tenor", "bass"]
@@ -529,14 +372,10 @@ class TestFiles:
         assert stem_names(tracks, None, True) == ["x", "y", "residual"]
         assert stem_names(tracks, 2, False) == ["voice1", "voice2"]
 
-    def test_paths_without_a_track(self, tmp_path):
-        assert stem_paths(tmp_path, ["a"], track="", filename="{stem}.{ext}") == [tmp_path / "a.wav"]
-
 
 def test_the_package_offers_all_rungs():
     assert vocalsep.separate is separate
     assert vocalsep.separate_file is separate_file
-    assert vocalsep.separate_files is separate_files
     assert vocalsep.Separator is Separator
     assert all(getattr(vocalsep, name) is not None for name in vocalsep.__all__)
     with pytest.raises(AttributeError, match="no attribute 'divide'"):

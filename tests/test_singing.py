@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocalsep.f0 import crepe
+from vocalsep.f0 import single
 from vocalsep.training.data import SingerSource, Take
 from vocalsep.training.scores import Note, counterpoint
 from vocalsep.training.singers import FORMANTS, Singer
@@ -52,7 +52,7 @@ class TestTruth:
     def test_crepe_hears_the_f0(self) -> None:
         take = sing(MELODY, singer("T"), 80, np.random.default_rng(0))
         voiced = take.f0[0] > 0
-        cents = 1200 * np.log2(crepe.track(take.waveform, 16000).f0[: len(voiced)][voiced] / take.f0[0, voiced])
+        cents = 1200 * np.log2(single.track(take.waveform, 16000).f0[: len(voiced)][voiced] / take.f0[0, voiced])
         assert np.median(np.abs(cents)) < 5
         assert np.mean(np.abs(cents) > 50) < 0.05
 

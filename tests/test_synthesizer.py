@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import signal
 
-from vocalsep.f0 import crepe
+from vocalsep.f0 import single
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer import VoiceParameters, all_pole, render, synthesize, voice_power
 from vocalsep.synthesizer.render import harmonic_log_amplitude, harmonic_power, lobe_integral, noise_power
@@ -196,7 +196,7 @@ class TestVoice:
         waveform = synthesize(
             vowel(torch.full((1, 80), f0), log_noise=-14.0), generator=torch.Generator().manual_seed(0)
         )
-        output = crepe.track(waveform[0].numpy(), 16000)
+        output = single.track(waveform[0].numpy(), 16000)
         cents = 1200 * np.log2(output.f0[10:-10] / f0)
         assert np.abs(np.median(cents)) < 10
         assert np.abs(cents).max() < 25

@@ -8,7 +8,7 @@ from vocalsep.errors import AudioError, VoicesError
 from vocalsep.evaluation.baselines.salience import PITCHES, activations, log_spectrum, tonality
 from vocalsep.evaluation.baselines.templates import ordered_totals, track_templates
 from vocalsep.evaluation.metrics import f0_f_measure
-from vocalsep.f0 import crepe
+from vocalsep.f0 import single
 from vocalsep.tracks import HOP, HOP_LENGTH
 from vocalsep.voices import parse_voices
 
@@ -218,7 +218,7 @@ def test_real_quartet(data):
     for part in ("soprano", "alto", "tenor", "bass"):
         waveform, sample_rate = read(data / "csd" / "nino_dios" / f"{part}_1.flac")
         stems[part] = to_model_rate(waveform, sample_rate)[cut]
-    reference = crepe.f0_from_stems(stems)
+    reference = single.f0_from_stems(stems)
     tracks = track_templates(sum(stems.values()), MODEL_SAMPLE_RATE)
     scores = f0_f_measure(reference.frequencies, tracks.frequencies)
     assert scores.mean() > 0.82, scores

@@ -9,7 +9,7 @@ import torch
 from vocalsep import audio, weights
 from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
 from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator
-from vocalsep.f0 import crepe
+from vocalsep.f0 import single
 from vocalsep.f0.tracker import Tracker, TrackerConfig, load_tracker
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer import VoiceParameters, synthesize
@@ -54,7 +54,7 @@ class TestAugmentation:
         assert len(shifted) == pytest.approx(149 * 256 / ratio, abs=2)
         assert tracks.n_frames == 1 + len(shifted) // 256
         assert tracks.hop == 0.016
-        found = crepe.track(shifted, 16000).f0
+        found = single.track(shifted, 16000).f0
         steady = np.zeros(tracks.n_frames, dtype=bool)
         steady[8 : round(52 / ratio)] = True
         steady[round(88 / ratio) : -10] = True
@@ -89,7 +89,7 @@ class TestAugmentation:
         asked, got = (shifted - steady).numpy(), (after - before).numpy()
         assert np.corrcoef(asked, got)[0, 1] > 0.8
         assert np.polyfit(asked, got, 1)[0] == pytest.approx(1, abs=0.4)
-        found = crepe.track(moved.numpy(), 16000).f0[10:-10]
+        found = single.track(moved.numpy(), 16000).f0[10:-10]
         assert np.abs(1200 * np.log2(found / 110)).max() < 25
 
     def test_formants_at_ratio_one_stay(self, sing):

@@ -9,11 +9,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
+from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
-from vocalsep.f0.polyphonic import DEFAULT_TRACKER, track_polyphonic
-from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
-from vocalsep.voices import VoicesLike, parse_voices
+from vocalsep.f0.polyphonic import DEFAULT_TRACKER, track_mixdown
+from vocalsep.mixdown import Mixdown
+from vocalsep.table import to_array
+from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.voices import MAX_VOICES, VoicesLike, parse_voices, shown
 
 MIN_F0 = 20.0
 """Hz: no voice sings lower; smaller values are taken for mistakes such as flags, and have harmonics without end."""
@@ -26,7 +28,7 @@ _MIN_COVERED = 0.5
 
 F0sLike: TypeAlias = "F0Tracks | ArrayLike | None"
 ProgressCallback: TypeAlias = Callable[[str, float], None]
-"""Called with the name of the stage ("f0", "parameters", "masks") and the fraction of it that is done."""
+"""Called with the name of the stage ("reading", "f0", "adaptation", "masks") and the fraction of it that is done."""
 
 
 def no_progress(stage: str, fraction: float) -> None:
@@ -36,7 +38,7 @@ def no_progress(stage: str, fraction: float) -> None:
 def resolve_tracks(
     f0s: F0sLike,
     voices: VoicesLike | None,
-    mono: Float32,
+    mixdown: Mixdown,
     progress: ProgressCallback = no_progress,
     *,
     tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
@@ -51,31 +53,32 @@ def resolve_tracks(
         in Hz on the 16-ms grid, as long as the recording; None to track.
     voices
         See `voices.parse_voices`. None takes the names of `f0s`, or SATB.
-    mono
-        The recording, shape (samples,) at 16 kHz.
+    mixdown
+        The recording.
     progress
         Called with "f0" and the fraction of the tracking that is done.
     tracker, device
-        What tracks, and where; see `vocalsep.f0.polyphonic.track_polyphonic`.
+        What tracks, and where; see `vocalsep.f0.polyphonic.track_mixdown`.
 
     Raises
     ------
     F0Error
         If the f0s cannot be used, or do not fit the voices or the recording.
     """
-    frames = 1 + len(mono) // HOP_LENGTH
+    frames = mixdown.n_frames
     if f0s is None:
         progress("f0", 0.0)
-        return track_polyphonic(
-            mono,
-            MODEL_SAMPLE_RATE,
+        return track_mixdown(
+            mixdown,
             "SATB" if voices is None else voices,
             model=tracker,
             device=device,
             progress=lambda fraction: progress("f0", fraction),
         )
     if isinstance(f0s, (str, os.PathLike)):
-        raise F0Error(f"f0s is the path {str(f0s)!r}; expected an array or F0Tracks, such as F0Tracks.from_csv gives")
+        raise F0Error(
+            f"f0s is the path {shown(str(f0s))}; expected an array or F0Tracks, such as F0Tracks.from_csv gives"
+        )
     if isinstance(f0s, F0Tracks):
         tracks = f0s
         if voices is not None:
@@ -88,7 +91,7 @@ def resolve_tracks(
     if not shortest <= given <= wanted + slack:
         raise F0Error(
             f"f0s last {given:.2f} s ({tracks.n_frames} frames of {1000 * tracks.hop:g} ms), the recording "
-            f"{len(mono) / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
+            f"{mixdown.samples / MODEL_SAMPLE_RATE:.2f} s; expected {frames} frames of 16 ms"
         )
     sung = tracks.frequencies[tracks.voiced]
     if sung.size and sung.min() < MIN_F0:
@@ -97,14 +100,12 @@ def resolve_tracks(
 
 
 def _tracks_of_array(f0s: ArrayLike, voices: VoicesLike | None) -> F0Tracks:
-    try:
-        frequencies = np.asarray(f0s)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise F0Error(f"f0s cannot be read as numbers ({error}); expected Hz, shape (voices, frames)") from error
+    frequencies = to_array(f0s, "f0s", "Hz, shape (voices, frames)")
+    shape = frequencies.shape
     if frequencies.ndim == 1:
         frequencies = frequencies[None]
-    if frequencies.ndim != 2 or not 1 <= len(frequencies) <= 16:
-        raise F0Error(f"f0s have shape {np.shape(f0s)}; expected (voices, frames) with 1 to 16 voices")
+    if frequencies.ndim != 2 or not 1 <= len(frequencies) <= MAX_VOICES:
+        raise F0Error(f"f0s have shape {shape}; expected (voices, frames) with 1 to {MAX_VOICES} voices")
     if voices is None:
         voices = "SATB" if len(frequencies) == 4 else len(frequencies)
     return F0Tracks(frequencies, tuple(voice.name for voice in parse_voices(voices)))

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, to_model_rate
+from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate
 from vocalsep.errors import AudioError, F0Error, MissingExtraError
 from vocalsep.files import write_file
+from vocalsep.mixdown import Mixdown
 from vocalsep.spectrum import StftGrid, power
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
 
 _COLOURS = ("#ff4d6d", "#ffb703", "#57cc99", "#4cc9f0", "#c77dff", "#f4f1de", "#ff9e6d", "#90e0ef")
 _FMIN, _FMAX = 60.0, 2000.0  # Hz: f0 of all voices and the first harmonics
@@ -23,12 +25,13 @@ _SILENCE_DB = -120.0  # is black, also where nothing else sounds
 _WINDOW = 0.256  # seconds: pictures want sharper lines than masks
 _MAX_PIXELS = 16000
 _PIXELS_PER_SECOND = 60.0
+_BLOCK_FRAMES = 500  # columns that are worked out at once
 _PALE, _SOLID = (0.3, 0.2), (0.9, 1.0)  # confidence, opacity; linear between them
 _LARGEST_STEP = 2 ** (1.5 / 12)  # ratio of f0 in two frames: beyond it a track leaps, and no line joins them
 
 
 def save_picture(
-    path: str | os.PathLike[str], audio: ArrayLike, sample_rate: int, tracks: F0Tracks, *, title: str = ""
+    path: str | os.PathLike[str], audio: Mixdown | ArrayLike, sample_rate: int, tracks: F0Tracks, *, title: str = ""
 ) -> None:
     """Draw f0 tracks over the spectrogram of a recording and write a PNG.
 
@@ -37,9 +40,9 @@ def save_picture(
     path
         Of the PNG.
     audio
-        Shape (samples,) or (channels, samples).
+        A mixdown, or a waveform of shape (samples,) or (channels, samples).
     sample_rate
-        Hz.
+        Hz, of a waveform.
     tracks
         F0 of every voice; where their confidence is low, lines are pale: up to 0.3 they hardly show, from 0.9 on they
         are solid.
@@ -62,20 +65,25 @@ def save_picture(
         raise MissingExtraError("matplotlib is not installed; pip install 'vocalsep[plot]' brings it") from error
 
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE, _WINDOW)
-    waveform = torch.from_numpy(to_model_rate(audio, sample_rate))
-    level = (10 * torch.log10(power(waveform, grid) + 10 ** (_SILENCE_DB / 10))).numpy()
-    seconds = level.shape[1] * HOP
-    width = min(_MAX_PIXELS, max(900.0, seconds * _PIXELS_PER_SECOND)) / 100
+    mixdown = audio if isinstance(audio, Mixdown) else Mixdown.of_array(to_model_rate(audio, sample_rate))
+    # Of a long recording, every so many frames: more than two for each pixel cannot be seen.
+    step = 1 + int(mixdown.n_frames / (2 * _MAX_PIXELS))
+    tracks = F0Tracks(
+        tracks.frequencies[:, ::step],
+        tracks.names,
+        step * tracks.hop,
+        None if tracks.confidence is None else tracks.confidence[:, ::step],
+    )
+    width = min(_MAX_PIXELS, max(900.0, mixdown.n_frames * HOP * _PIXELS_PER_SECOND)) / 100
     figure = Figure(figsize=(width, 6), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     frequency = grid.frequencies().numpy()
     shown = (frequency >= _FMIN / 1.2) & (frequency <= _FMAX * 1.2)
-    times = np.arange(level.shape[1]) * HOP
+    level = _levels(mixdown, grid, torch.from_numpy(shown), step)
+    times = np.arange(level.shape[1]) * HOP * step
     peak = max(float(level.max()), _SILENCE_DB + _RANGE_DB)
-    axes.pcolormesh(
-        times, frequency[shown], level[shown], cmap="gray", vmin=peak - _RANGE_DB, vmax=peak, shading="nearest"
-    )
+    axes.pcolormesh(times, frequency[shown], level, cmap="gray", vmin=peak - _RANGE_DB, vmax=peak, shading="nearest")
     for row, name in enumerate(tracks.names):
         colour = _COLOURS[row % len(_COLOURS)]
         confidence = np.ones(tracks.n_frames) if tracks.confidence is None else tracks.confidence[row]
@@ -100,6 +108,19 @@ def save_picture(
         write_file(Path(path), content.getvalue(), "PNG", F0Error)
     except F0Error as error:
         raise AudioError(str(error)) from error
+
+
+def _levels(mixdown: Mixdown, grid: StftGrid, shown: Tensor, step: int) -> Float32:
+    """Return the level of the bins that are shown in dB, shape (bins, frames): of `step` frames the loudest."""
+    margin = grid.win_length // 2 // HOP_LENGTH + 1  # frames
+    parts = []
+    for first in range(0, mixdown.n_frames, _BLOCK_FRAMES * step):
+        last = min(first + _BLOCK_FRAMES * step, mixdown.n_frames)
+        waveform = mixdown.read((first - margin) * HOP_LENGTH, (last + margin) * HOP_LENGTH)
+        block = power(torch.from_numpy(waveform), grid, margin, margin + last - first)[shown]
+        loudest = [group.amax(dim=1) for group in torch.split(block, step, dim=1)]
+        parts.append(10 * torch.log10(torch.stack(loudest, dim=1) + 10 ** (_SILENCE_DB / 10)))
+    return torch.cat(parts, dim=1).numpy()
 
 
 def _pieces(times: NDArray[np.float64], f0: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,34 +1,37 @@
 """Separation end to end: f0 tracks -> parameters -> masks -> stems that add up to the recording.
 
-The rungs: `Separator.separate` and `separate` take arrays, `separate_file` a file, `separate_files` files to files.
+A recording is gone through stretch by stretch (`Separator.stems`), so what is in memory and what is on disk are
+separated alike, at any length. `vocalsep.api` and `vocalsep.stem_files` stand on it.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from vocalsep import audio as audio_io
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate, validate_sample_rate, validate_waveform
+from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, validate_sample_rate, validate_waveform
 from vocalsep.device import resolve_device
-from vocalsep.errors import ParameterError
+from vocalsep.errors import AudioError, ParameterError
 from vocalsep.estimator import load_estimator
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
 from vocalsep.f0.refinement import refine_tracks
 from vocalsep.fitting import fit
 from vocalsep.given import F0sLike, ProgressCallback, no_progress, resolve_tracks
-from vocalsep.masks import residual_gate, soft_masks
-from vocalsep.separation import FILENAME, Separation, plan_outputs
-from vocalsep.spectrum import InverseStft, StftGrid, instantaneous_frequency, stft
-from vocalsep.synthesizer import VoiceParameters, voice_power
+from vocalsep.masks import residual_gate
+from vocalsep.mixdown import Mixdown, mixdown_of
+from vocalsep.recording import ArrayRecording, Recording, pieces
+from vocalsep.separation import Separation
+from vocalsep.spectrum import StftGrid
+from vocalsep.stretches import ALIGNED_FRAMES, STRETCH_FRAMES, Span, cut_span, estimate_span, fitted_span
+from vocalsep.synthesizer import VoiceParameters
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
 
@@ -43,9 +46,25 @@ RESIDUAL = "residual"
 
 _MAX_REFINE = 10  # each takes as long as the separation
 LEVEL = 0.5  # full scale that recordings are brought to before estimation, as in training
-_CHUNK_FRAMES = 2048  # frames (33 s) whose parameters are estimated at once
-_CONTEXT = 8  # frames beside those the network reaches: half a window of the STFT that it looks at
-_BLOCK_FRAMES = 64  # frames (1 s) whose masks are rendered at once
+_CREPE_FRAMES = 4  # beside a stretch: more than half a window of CREPE
+_ADAPT_STRETCHES = 20  # (10 minutes): more of a recording is not needed to adapt to it
+_VALUES_AT_ONCE = 4_000_000  # samples times channels that are cut at once: 30 s of 48 kHz stereo, and more
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of a recording before its stems are cut.
+
+    Parameters
+    ----------
+    mixdown
+        What the networks hear of it.
+    tracks
+        F0 on the 16-ms grid.
+    """
+
+    mixdown: Mixdown
+    tracks: F0Tracks
 
 
 class Separator:
@@ -100,21 +119,82 @@ class Separator:
     ) -> Separation:
         """Take a recording apart; see `vocalsep.separate`."""
         rate = validate_sample_rate(sample_rate)
-        waveform = validate_waveform(audio)
-        mono = to_model_rate(waveform, rate)
-        tracks = self.track(mono, f0s, voices=voices, refine=refine, progress=progress)
-        names = stem_names(tracks, None, residual)
-        system = self.adapted([(mono, tracks)], progress=progress) if adapt else self
-        parameters = system.estimate(mono, tracks, progress)
-        stems = self._cut(torch.from_numpy(waveform), rate, self.fitted(mono, parameters), residual, progress)
+        recording = ArrayRecording(validate_waveform(audio), rate)
+        with Mixdown.of_recording(recording, lambda done: progress("reading", done)) as mixdown:
+            tracks = self.track(mixdown, f0s, voices=voices, refine=refine, progress=progress)
+            names = stem_names(tracks, None, residual)
+            system = self.adapted([(mixdown, tracks)], progress=progress) if adapt else self
+            blocks = system.stems(recording, Analysis(mixdown, tracks), residual=residual, progress=progress)
+            stems = np.concatenate(list(blocks), axis=-1)
         shape = np.shape(audio)
-        return Separation(
-            {name: stem.reshape(shape) for name, stem in zip(names, stems.numpy(), strict=True)}, tracks, rate
+        return Separation({name: stem.reshape(shape) for name, stem in zip(names, stems, strict=True)}, tracks, rate)
+
+    def stems(
+        self,
+        recording: Recording,
+        analysis: Analysis,
+        *,
+        residual: bool = False,
+        progress: ProgressCallback = no_progress,
+    ) -> Iterator[Float32]:
+        """Yield the stems of a recording of any length, block by block.
+
+        Parameters
+        ----------
+        recording
+            At its own sample rate, on all its channels.
+        analysis
+            Of the same recording.
+        residual
+            Whether the last stem is what sounds while no voice sings.
+        progress
+            Called with "masks" and the fraction done.
+
+        Yields
+        ------
+        ndarray
+            Shape (voices, channels, samples of the block), with a residual (voices + 1, ...).
+
+        Raises
+        ------
+        AudioError
+            If the recording cannot be read, or is another than the one that was analysed.
+        """
+        mixdown, tracks = analysis.mixdown, analysis.tracks
+        grid = StftGrid.of_duration(recording.sample_rate)
+        gate = residual_gate(torch.from_numpy(tracks.frequencies)) if residual else None
+        n_frames = min(grid.n_frames(mixdown.source_samples), tracks.n_frames)
+        frames = _block_frames(recording)
+        size, margin = (round(n * grid.hop_length) for n in (frames, ALIGNED_FRAMES))
+        span, done = None, 0
+        for piece in pieces(recording, size, margin):
+            first = done // size * frames
+            last = min(first + frames, n_frames)
+            if last <= first:  # longer than it was
+                break
+            if first % STRETCH_FRAMES == 0:
+                span = self._span(mixdown, tracks, first, min(first + STRETCH_FRAMES, tracks.n_frames))
+            assert span is not None
+            waveform, origin = torch.from_numpy(piece.waveform), first - ALIGNED_FRAMES
+            stems = cut_span(span, waveform, origin, grid, first, last, n_frames, listening=self.fitting, gate=gate)
+            done += piece.length
+            yield stems[..., margin : margin + piece.length].numpy()
+            progress("masks", last / n_frames)
+        if done != mixdown.source_samples:
+            raise AudioError(
+                f"the recording had {mixdown.source_samples} samples at first and then another number; expected one "
+                "that does not change while it is read"
+            )
+
+    def _span(self, mixdown: Mixdown, tracks: F0Tracks, first: int, last: int) -> Span:
+        f0 = torch.from_numpy(tracks.frequencies)
+        return fitted_span(
+            self.network, mixdown, level_gain(mixdown.peak), f0, first, last, self.device, fitting=self.fitting
         )
 
     def adapted(
         self,
-        recordings: Sequence[tuple[Float32, F0Tracks]],
+        recordings: Sequence[tuple[Mixdown | Float32, F0Tracks]],
         *,
         steps: int | None = None,
         seconds: float | None = None,
@@ -126,7 +206,8 @@ class Separator:
         Parameters
         ----------
         recordings
-            Mono waveforms, shape (samples,) at 16 kHz, with the f0 tracks of their voices on the 16-ms grid.
+            Mixdowns, or mono waveforms of shape (samples,) at 16 kHz, with the f0 tracks of their voices on the 16-ms
+            grid. Of a long one 10 minutes are heard, spread evenly.
         steps, seconds, seed, progress
             See `vocalsep.training.adaptation.adapt`; None means as there.
         """
@@ -136,24 +217,49 @@ class Separator:
         other = copy.copy(self)
         other.adaptation = adaptation.adapt(
             self.network,
-            [adaptation.Example(self._levelled_stems(mono, tracks), tracks.frequencies) for mono, tracks in recordings],
+            [
+                adaptation.Example(stems, tracks.frequencies[:, first:last])
+                for mono, tracks in recordings
+                for first, last, stems in self._excerpts(mixdown_of(mono), tracks)
+            ],
             steps=adaptation.STEPS if steps is None else steps,
-            seconds=adaptation.SECONDS if seconds is None else seconds,
+            seconds=seconds,
             seed=seed,
             progress=progress,
         )
         other.network = other.adaptation.network
         return other
 
-    def _levelled_stems(self, mono: Float32, tracks: F0Tracks) -> Float32:
-        """Return stems, shape (voices, samples), of a recording at the level at which parameters are estimated."""
-        parameters = self.fitted(mono, self.estimate(mono, tracks))
-        stems: Float32 = self._cut(levelled(mono)[None], MODEL_SAMPLE_RATE, parameters)[:, 0].numpy()
-        return stems
+    def _excerpts(self, mixdown: Mixdown, tracks: F0Tracks) -> Iterator[tuple[int, int, Float32]]:
+        """Yield first frame, last frame and stems of what is heard of a recording: all of it if it is short."""
+        stretches = list(_stretches(tracks.n_frames))
+        if len(stretches) <= _ADAPT_STRETCHES:
+            stems = [self._levelled_stems(mixdown, tracks, *stretch) for stretch in stretches]
+            yield 0, tracks.n_frames, np.concatenate(stems, axis=-1)
+            return
+        for index in np.linspace(0, len(stretches) - 1, _ADAPT_STRETCHES).round().astype(int):
+            first, last = stretches[index]
+            yield first, last, self._levelled_stems(mixdown, tracks, first, last)
+
+    def _levelled_stems(self, mixdown: Mixdown, tracks: F0Tracks, first: int, last: int) -> Float32:
+        """Return stems of frames first ... last - 1 at the level at which parameters are estimated.
+
+        Shape (voices, samples at 16 kHz), the first of them on the first frame.
+        """
+        span = self._span(mixdown, tracks, first, last)
+        origin = first - ALIGNED_FRAMES
+        start, stop = first * HOP_LENGTH, min(last * HOP_LENGTH, mixdown.samples)
+        waveform = mixdown.read(origin * HOP_LENGTH, stop + ALIGNED_FRAMES * HOP_LENGTH)
+        levelled = torch.from_numpy(waveform[None]) * level_gain(mixdown.peak)
+        stems = cut_span(
+            span, levelled, origin, StftGrid.of_duration(), first, last, tracks.n_frames, listening=self.fitting
+        )
+        margin = start - origin * HOP_LENGTH
+        return stems[:, 0, margin : margin + stop - start].numpy()
 
     def track(
         self,
-        mono: Float32,
+        mono: Mixdown | Float32,
         f0s: F0sLike = None,
         *,
         voices: VoicesLike | None = None,
@@ -165,57 +271,61 @@ class Separator:
         Parameters
         ----------
         mono
-            Shape (samples,) at 16 kHz.
+            Mixdown of the recording, or its waveform, shape (samples,) at 16 kHz.
         f0s, voices, refine, progress
             See `vocalsep.separate`.
         """
         times = _refinements(refine, f0s is not None)
+        mixdown = mixdown_of(mono)
 
-        def tracking(stage: str, fraction: float) -> None:
-            progress(stage, fraction / (1 + times))
+        def part(done: int) -> ProgressCallback:
+            return lambda _, fraction: progress("f0", (done + fraction) / (1 + times))
 
-        tracks = resolve_tracks(f0s, voices, mono, tracking, tracker=self.tracker, device=self.device)
+        tracks = resolve_tracks(f0s, voices, mixdown, part(0), tracker=self.tracker, device=self.device)
         for done in range(times):
-            tracks = self.refined(mono, tracks)
-            progress("f0", (2 + done) / (1 + times))
+            tracks = self.refined(mixdown, tracks, part(1 + done))
         return tracks
 
-    def refined(self, mono: Float32, tracks: F0Tracks) -> F0Tracks:
+    def refined(self, mono: Mixdown | Float32, tracks: F0Tracks, progress: ProgressCallback = no_progress) -> F0Tracks:
         """Return f0 tracks refined by CREPE on the stems that they cut out of a recording.
 
         Parameters
         ----------
         mono
-            Shape (samples,) at 16 kHz.
+            Mixdown of the recording, or its waveform, shape (samples,) at 16 kHz.
         tracks
             F0 on the 16-ms grid, 1 + samples // 256 frames.
+        progress
+            Called with "f0" and the fraction done.
         """
-        return refine_tracks(self._levelled_stems(mono, tracks), tracks, device=self.device)
+        mixdown = mixdown_of(mono)
+        parts = []
+        for first, last in _stretches(tracks.n_frames):
+            low, high = max(0, first - _CREPE_FRAMES), min(tracks.n_frames, last + _CREPE_FRAMES)
+            own = F0Tracks(tracks.frequencies[:, low:high], tracks.names)
+            found = refine_tracks(self._levelled_stems(mixdown, tracks, low, high), own, device=self.device)
+            parts.append(found.frequencies[:, first - low : last - low])
+            progress("f0", last / tracks.n_frames)
+        return replace(tracks, frequencies=np.concatenate(parts, axis=1))
 
-    def estimate(self, mono: Float32, tracks: F0Tracks, progress: ProgressCallback = no_progress) -> VoiceParameters:
+    def estimate(self, mono: Mixdown | Float32, tracks: F0Tracks) -> VoiceParameters:
         """Estimate the source parameters of every voice, relative to a recording with a peak of 0.5.
 
         Parameters
         ----------
         mono
-            Shape (samples,) at 16 kHz.
+            Mixdown of the recording, or its waveform, shape (samples,) at 16 kHz.
         tracks
             F0 on the 16-ms grid, 1 + samples // 256 frames.
         """
-        mixture = levelled(mono)
-        f0 = torch.from_numpy(tracks.frequencies)
-        reach = self.network.config.reach
-        parts = []
-        for first in range(0, tracks.n_frames, _CHUNK_FRAMES):
-            last = min(first + _CHUNK_FRAMES, tracks.n_frames)
-            # Context on both sides makes a chunk the same as the whole.
-            low, high = max(0, first - reach - _CONTEXT), min(tracks.n_frames, last + reach + _CONTEXT)
-            samples = mixture[low * HOP_LENGTH : high * HOP_LENGTH - 1]
-            with torch.inference_mode():
-                chunk = self.network(samples[None].to(self.device), f0[None, :, low:high].to(self.device))
-            parts.append(chunk.frames(first - low, last - low))
-            progress("parameters", last / tracks.n_frames)
-        return VoiceParameters.joined(parts).without_batch()
+        mixdown = mixdown_of(mono)
+        f0, gain = torch.from_numpy(tracks.frequencies), level_gain(mixdown.peak)
+        return VoiceParameters.joined(
+            [
+                estimate_span(self.network, mixdown, gain, f0, first, last, self.device)
+                for first, last in _stretches(tracks.n_frames)
+            ]
+        )
 
     def fitted(self, mono: Float32, parameters: VoiceParameters) -> VoiceParameters:
         """Return parameters fitted to the recording that they were estimated for; see `fitting.fit`."""
@@ -224,217 +334,28 @@ class Separator:
         with torch.inference_mode():
             return fit(parameters, levelled(mono).to(self.device))
 
-    def _cut(
-        self,
-        waveform: torch.Tensor,
-        sample_rate: int,
-        parameters: VoiceParameters,
-        residual: bool = False,
-        progress: ProgressCallback = no_progress,
-    ) -> torch.Tensor:
-        """Return the stems, shape (voices, channels, samples), and behind them the residual if it is asked for."""
-        grid = StftGrid.of_duration(sample_rate)
-        frames = min(grid.n_frames(waveform.shape[-1]), parameters.n_frames)
-        gate = residual_gate(parameters.f0) if residual else None
-        n_stems = parameters.f0.shape[0] + int(residual)
-        inverse = InverseStft(grid, (n_stems, *waveform.shape))
-        mono = waveform.mean(dim=0)
-        for first in range(0, frames, _BLOCK_FRAMES):
-            last = min(first + _BLOCK_FRAMES, frames)
-            with torch.inference_mode():
-                heard = instantaneous_frequency(mono, grid, first, last).to(self.device) if self.fitting else None
-                masks = soft_masks(voice_power(parameters, grid, first, last, heard=heard))  # (voices, bins, frames)
-                if gate is not None:
-                    sung = gate[first:last]
-                    masks = torch.cat([masks * sung, (1 - sung).expand(1, *masks.shape[1:])])
-                spectrum = stft(waveform, grid, first, last).to(self.device)  # (channels, bins, frames)
-                inverse.add((masks[:, None] * spectrum).cpu(), first)
-            progress("masks", last / frames)
-        return inverse.result()
 
-
-def separate(
-    audio: ArrayLike,
-    f0s: F0sLike = None,
-    *,
-    sample_rate: int = MODEL_SAMPLE_RATE,
-    voices: VoicesLike | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    device: str = "auto",
-    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
-    refine: int | None = None,
-    residual: bool = False,
-    adapt: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> Separation:
-    """Take a recording of an ensemble apart into its voices.
-
-    K. Schulze-Forster, G. Richard, L. Kelley, C. Doire, R. Badeau, "Unsupervised Music Source Separation Using
-    Differentiable Parametric Source Models", arXiv 2201.09592.
-
-    Parameters
-    ----------
-    audio
-        Shape (samples,) or (channels, samples), full scale +-1.
-    f0s
-        F0 of every voice: an `F0Tracks`, or an array (voices, frames) in Hz on the 16-ms grid, 0 = unvoiced, rows
-        in the order of `voices`, high to low. None tracks them in the recording.
-    sample_rate
-        Hz.
-    voices
-        Part letters ("SATB", "SAB"), a list of names, or a number of voices. None means the names of `f0s`, or,
-        for a bare array, SATB if it has four rows and voice1, voice2, ... else; without `f0s`, SATB.
-    model
-        Name of weights in the manifest, or path of a .safetensors file.
-    device
-        "auto", "cpu", "cuda" or "mps".
-    tracker
-        Name of weights in the manifest, or path of a .safetensors file, that track f0 where none is given.
-    refine
-        How many times CREPE tracks the voices again in their stems, near their first f0, before the final separation.
-        None means once where f0 is tracked in the recording, and not at all where `f0s` are given.
-    residual
-        Whether to put what sounds while no voice sings into a stem of its own, "residual", instead of sharing it
-        among the voices.
-    adapt
-        Whether the network first goes on learning, unsupervised, from the recording itself, for a minute or less; see
-        `Separator.adapted`.
-    progress
-        Called with the stage ("f0", "adaptation", "parameters", "masks") and the fraction done.
-
-    Returns
-    -------
-    Separation
-        Stems in the shape of `audio`, which they add up to.
-
-    Raises
-    ------
-    AudioError, F0Error, VoicesError, ParameterError, WeightsError
-        If something cannot be used; all of them are `VocalsepError`.
-
-    Examples
-    --------
-    Two tones, an octave and a fifth apart, with their f0 given:
-
-    >>> time = np.arange(16000) / 16000
-    >>> tones = [0.3 * np.sin(2 * np.pi * f * time) for f in (660.0, 220.0)]
-    >>> f0s = np.repeat([[660.0], [220.0]], 63, axis=1)
-    >>> result = separate(tones[0] + tones[1], f0s)
-    >>> list(result.stems)
-    ['voice1', 'voice2']
-    >>> bool(np.abs(sum(result.stems.values()) - (tones[0] + tones[1])).max() < 1e-6)
-    True
-    """
-    return Separator(model, device, tracker=tracker).separate(
-        audio,
-        f0s,
-        sample_rate=sample_rate,
-        voices=voices,
-        refine=refine,
-        residual=residual,
-        adapt=adapt,
-        progress=progress,
-    )
-
-
-def separate_file(
-    path: str | os.PathLike[str],
-    f0s: F0sLike = None,
-    *,
-    voices: VoicesLike | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    device: str = "auto",
-    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
-    refine: int | None = None,
-    residual: bool = False,
-    adapt: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> Separation:
-    """Take an audio file apart; everything but `path` is as in `separate`."""
-    waveform, sample_rate = audio_io.read(path)
-    return separate(
-        waveform,
-        f0s,
-        sample_rate=sample_rate,
-        voices=voices,
-        model=model,
-        device=device,
-        tracker=tracker,
-        refine=refine,
-        residual=residual,
-        adapt=adapt,
-        progress=progress,
-    )
-
-
-def separate_files(
-    paths: Iterable[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    *,
-    voices: VoicesLike | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    device: str = "auto",
-    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
-    refine: int | None = None,
-    residual: bool = False,
-    adapt: bool = False,
-    filename: str = FILENAME,
-    audio_format: str = "wav",
-    bit_depth: str = "16",
-    overwrite: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> dict[Path, list[Path]]:
-    """Take several files apart and write their stems; the network is loaded once.
-
-    Parameters
-    ----------
-    paths
-        Audio files.
-    out
-        Folder of the stems.
-    filename, audio_format, bit_depth
-        See `Separation.save`; {track} is the name of the file without its suffix.
-    overwrite
-        Whether stems that exist already are written again; else such a recording is an error.
-
-    Returns
-    -------
-    dict
-        Recording -> paths of its stems.
-
-    Raises
-    ------
-    ParameterError
-        If stems exist and `overwrite` is not set, or two recordings would write the same stems. Nothing is
-        separated then.
-    """
-    if isinstance(paths, (str, os.PathLike)):
-        raise ParameterError(f"paths is {str(paths)!r}; expected a list of files, or use separate_file for one")
-    sources = [Path(path) for path in paths]
-    names = stem_names(None, voices, residual)
-    planned = plan_outputs(sources, out, names, filename=filename, audio_format=audio_format, overwrite=overwrite)
-    audio_io.validate_format(audio_format, bit_depth)
-    separator = Separator(model, device, tracker=tracker)
-    for source in planned:
-        waveform, sample_rate = audio_io.read(source)
-        result = separator.separate(
-            waveform,
-            sample_rate=sample_rate,
-            voices=voices,
-            refine=refine,
-            residual=residual,
-            adapt=adapt,
-            progress=progress,
-        )
-        result.save(out, track=source.stem, filename=filename, audio_format=audio_format, bit_depth=bit_depth)
-    return planned
+def level_gain(peak: float) -> float:
+    """Return the factor that brings a recording of this peak to the one at which parameters are estimated."""
+    audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
+    return LEVEL / peak if audible else 1.0
 
 
 def levelled(mono: Float32) -> torch.Tensor:
     """Return a recording, shape (samples,), brought to the peak of 0.5 at which parameters are estimated."""
-    peak = float(np.abs(mono).max())
-    audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
-    return torch.from_numpy(mono * np.float32(LEVEL / peak) if audible else mono)
+    return torch.from_numpy(mono) * level_gain(float(np.abs(mono).max()))
+
+
+def _stretches(n_frames: int) -> Iterator[tuple[int, int]]:
+    """Yield first frame, and that after the last, of the stretches of a recording."""
+    for first in range(0, n_frames, STRETCH_FRAMES):
+        yield first, min(first + STRETCH_FRAMES, n_frames)
+
+
+def _block_frames(recording: Recording) -> int:
+    """Return how many frames of a recording are cut at once: a divisor of a stretch."""
+    values = recording.channels * recording.sample_rate * 2  # in the frames that are aligned with samples
+    return ALIGNED_FRAMES * max(n for n in (1, 3, 5, 15) if n == 1 or n * values <= _VALUES_AT_ONCE)
 
 
 def _refinements(refine: int | None, given: bool) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vocalsep import audio as audio_io
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.audio import AudioReader, AudioWriter, Float32
+from vocalsep.audio.formats import fitting_gain, nearest_depth
+from vocalsep.errors import ParameterError
 from vocalsep.given import F0sLike, ProgressCallback, no_progress
-from vocalsep.separator import Separator, stem_names
+from vocalsep.mixdown import Mixdown
+from vocalsep.separator import Analysis, Separator, stem_names
 from vocalsep.tracks import F0Tracks
 from vocalsep.voices import VoicesLike
 
@@ -112,11 +114,13 @@ class PendingStems:
     ----------
     written
         What came of the recording.
+    writers
+        Of the stems.
     """
 
-    def __init__(self, written: Written, pairs: Sequence[tuple[Path, Path]]) -> None:
+    def __init__(self, written: Written, writers: Sequence[AudioWriter]) -> None:
         self.written = written
-        self._pairs = list(pairs)
+        self._writers = list(writers)
 
     def commit(self) -> None:
         """Give the stems their names.
@@ -126,16 +130,13 @@ class PendingStems:
         AudioError
             If one cannot be put in its place.
         """
-        for temporary, target in self._pairs:
-            try:
-                temporary.replace(target)
-            except OSError as error:
-                raise AudioError(f"{target}: cannot be written ({error.strerror})") from error
+        for writer in self._writers:
+            writer.commit()
 
     def discard(self) -> None:
         """Remove what has not got its name yet."""
-        for temporary, _ in self._pairs:
-            temporary.unlink(missing_ok=True)
+        for writer in self._writers:
+            writer.discard()
 
 
 def write_stems(
@@ -149,7 +150,8 @@ def write_stems(
 ) -> PendingStems:
     """Separate an audio file into stems under temporary names; whoever calls commits or discards them.
 
-    Nothing is left behind if it does not return.
+    The file is read twice, block by block: memory does not grow with its length. Nothing is left behind if this does
+    not return.
 
     Parameters
     ----------
@@ -164,41 +166,122 @@ def write_stems(
     f0s
         See `vocalsep.separate`.
     progress
-        Called with the stage ("f0", "adaptation", "parameters", "masks") and the fraction done.
+        Called with the stage ("reading", "f0", "adaptation", "masks") and the fraction done.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read, or a stem cannot be written.
+    F0Error, VoicesError, ParameterError, WeightsError
+        If something else cannot be used.
     """
-    waveform, rate = audio_io.read(source)
-    mono = audio_io.to_model_rate(waveform, rate)
-    tracks = separator.track(mono, f0s, voices=settings.voices, refine=settings.refine, progress=progress)
-    system = separator
-    if settings.adapt:
-        system = separator.adapted(
-            [(mono, tracks)], seconds=settings.adapt_seconds, seed=settings.seed, progress=progress
+    depth = settings.bit_depth
+    with (
+        AudioReader(source) as reader,
+        Mixdown.of_recording(reader, lambda done: progress("reading", done)) as mixdown,
+    ):
+        settings = replace(settings, bit_depth=depth or nearest_depth(reader.bit_depth, settings.audio_format))
+        tracks = separator.track(mixdown, f0s, voices=settings.voices, refine=settings.refine, progress=progress)
+        system = separator
+        if settings.adapt:
+            system = separator.adapted(
+                [(mixdown, tracks)], seconds=settings.adapt_seconds, seed=settings.seed, progress=progress
+            )
+        job = _Job(system, reader, Analysis(mixdown, tracks), settings, targets)
+        gain = 1.0
+        pending = job.write(gain, progress)
+        if settings.clip_mode == "rescale" and (gain := job.fitting_gain) < 1:
+            pending.discard()
+            pending = job.write(gain, progress)
+    given = f0s.n_frames * f0s.hop if isinstance(f0s, F0Tracks) else None
+    pending.written = replace(pending.written, given_seconds=given)
+    return pending
+
+
+class _Job:
+    """A recording that is written as stems, a second time if they need a gain."""
+
+    def __init__(
+        self,
+        separator: Separator,
+        reader: AudioReader,
+        analysis: Analysis,
+        settings: Settings,
+        targets: Mapping[str, Path],
+    ) -> None:
+        self.separator = separator
+        self.reader = reader
+        self.analysis = analysis
+        self.settings = settings
+        self.targets = [targets[name] for name in settings.stem_names(analysis.tracks)]
+        self.range = (0.0, 0.0)
+
+    @property
+    def fitting_gain(self) -> float:
+        """Gain with which the stems of the last pass fit into the format."""
+        return fitting_gain(*self.range, str(self.settings.bit_depth))
+
+    def write(self, gain: float, progress: ProgressCallback) -> PendingStems:
+        """Cut the stems and write them, times a gain, under temporary names."""
+        reader, settings = self.reader, self.settings
+        writers: list[AudioWriter] = []
+        self.range = (0.0, 0.0)
+        samples = clamped = 0
+        try:
+            for target in self.targets:
+                writers.append(
+                    AudioWriter(
+                        target,
+                        reader.sample_rate,
+                        reader.channels,
+                        bit_depth=str(settings.bit_depth),
+                        tags=reader.tags,
+                        samples=reader.samples,
+                    )
+                )
+            for block in self._blocks(progress):
+                samples += block.shape[-1]
+                self.range = min(self.range[0], float(block.min())), max(self.range[1], float(block.max()))
+                if settings.clip_mode == "rescale" and gain == 1 and self.fitting_gain < 1:
+                    continue  # written anew, with a gain, once the peak is known
+                stems = block * np.float32(gain)
+                if settings.clip_mode == "clamp":
+                    clamped += int((np.abs(stems) > 1).sum())
+                    stems = stems.clip(-1, 1)
+                for writer, stem in zip(writers, stems, strict=True):
+                    writer.write(stem)
+            for writer in writers:
+                writer.finish()
+        except BaseException:
+            for writer in writers:
+                writer.discard()
+            raise
+        clipped = clamped or sum(writer.clipped for writer in writers)
+        return PendingStems(self._written(samples, gain, clipped), writers)
+
+    def _blocks(self, progress: ProgressCallback) -> Iterator[Float32]:
+        """Yield the stems as they are to be written, shape (stems, channels, samples)."""
+        wanted = self.settings.two_stems
+        names = stem_names(self.analysis.tracks, self.settings.voices, self.settings.residual)
+        index = None if wanted is None else names.index(wanted)
+        for block in self.separator.stems(
+            self.reader, self.analysis, residual=self.settings.residual, progress=progress
+        ):
+            if index is None:
+                yield block
+            else:
+                yield np.stack([block[index], np.delete(block, index, axis=0).sum(axis=0)])
+
+    def _written(self, samples: int, gain: float, clipped: int) -> Written:
+        tracks, adaptation = self.analysis.tracks, self.separator.adaptation
+        return Written(
+            seconds=samples / self.reader.sample_rate,
+            sample_rate=self.reader.sample_rate,
+            channels=self.reader.channels,
+            bit_depth=str(self.settings.bit_depth),
+            gain=gain,
+            clipped=clipped,
+            singing=dict(zip(tracks.names, tracks.voiced.mean(axis=1).tolist(), strict=True)),
+            adaptation=None if adaptation is None else str(adaptation),
+            given_seconds=None,
         )
-    result = system.separate(waveform, tracks, sample_rate=rate, residual=settings.residual, progress=progress)
-    stems = dict(result.stems)
-    if settings.two_stems is not None:
-        one = stems.pop(settings.two_stems)
-        stems = {settings.two_stems: one, f"no_{settings.two_stems}": np.sum(list(stems.values()), axis=0)}
-    pairs: list[tuple[Path, Path]] = []
-    try:
-        for name, stem in stems.items():
-            target = targets[name]
-            temporary = target.with_name(f".part.{target.name}")
-            pairs.append((temporary, target))
-            audio_io.write(temporary, stem, rate, bit_depth=settings.bit_depth or "16")
-    except BaseException:
-        PendingStems(None, pairs).discard()  # type: ignore[arg-type]
-        raise
-    singing = dict(zip(tracks.names, tracks.voiced.mean(axis=1).tolist(), strict=True))
-    written = Written(
-        seconds=waveform.shape[1] / rate,
-        sample_rate=rate,
-        channels=len(waveform),
-        bit_depth=settings.bit_depth or "16",
-        gain=1.0,
-        clipped=0,
-        singing=singing,
-        adaptation=None if system.adaptation is None else str(system.adaptation),
-        given_seconds=f0s.n_frames * f0s.hop if isinstance(f0s, F0Tracks) else None,
-    )
-    return PendingStems(written, pairs)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from vocalsep import audio
-from vocalsep.audio import Float32
+from vocalsep.audio import Float32, containers
 from vocalsep.errors import AudioError, F0Error
-from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.f0.single import f0_from_mixdowns
+from vocalsep.mixdown import Mixdown
 from vocalsep.tracks import F0Tracks, register
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".w64", ".caf", ".opus")
-"""Suffixes by which audio files are found in folders."""
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64", ".caf", ".au")
+"""Suffixes by which audio files are found in folders, beside those that need PyAV."""
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
@@ -27,7 +29,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     paths = [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in AUDIO_SUFFIXES + containers.SUFFIXES and not path.name.startswith(".")
     ]
     if not paths:
         raise AudioError(f"{folder}: holds no audio files; expected some of {', '.join(AUDIO_SUFFIXES)}")
@@ -67,8 +69,12 @@ def f0_of_guides(folder: Path, names: list[str] | None, capacity: str = "tiny") 
     missing = [name for name in names or [] if name not in files]
     if missing:
         raise F0Error(f"{folder}: has no recording of {missing[0]}; it has {', '.join(files)}")
-    waveforms, sample_rate = read_stems({name: files[name] for name in names or files})
-    tracks = f0_from_stems(waveforms, sample_rate, capacity=capacity)
+    with ExitStack() as stack:
+        mixdowns = {}
+        for name in names or files:
+            with audio.AudioReader(files[name]) as reader:
+                mixdowns[name] = stack.enter_context(Mixdown.of_recording(reader))
+        tracks = f0_from_mixdowns(mixdowns, capacity=capacity)
     by_register = dict(zip(tracks.names, tracks.frequencies, strict=True))
     order = names or sorted(by_register, key=lambda name: -register(by_register[name]))
     return tracks.select(order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -57,8 +58,10 @@ def adapt(
     A part of the recordings is held back; the weights are those that do best on it, which may be the ones from
     before. They serve for other recordings of the choir: `vocalsep separate -n my_choir.safetensors`.
     """
-    from vocalsep import audio, weights
+    from vocalsep import weights
+    from vocalsep.audio import AudioReader
     from vocalsep.errors import ParameterError
+    from vocalsep.mixdown import Mixdown
     from vocalsep.separator import Separator
 
     if out.suffix != ".safetensors":
@@ -69,11 +72,13 @@ def adapt(
         raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
     given = given_tracks(f0_path, guides, voices, crepe)
     separator = Separator(model, device, tracker=tracker)
-    recordings = []
-    for source in files:
-        mono = audio.to_model_rate(*audio.read(source))
-        click.echo(f"{source}: {'f0 is given' if given else 'tracking f0 ...'}", err=True)
-        recordings.append((mono, separator.track(mono, given, voices=voices, refine=refine)))
-    adapted = separator.adapted(recordings, steps=steps, seconds=seconds, seed=seed)
+    with ExitStack() as stack:
+        recordings = []
+        for source in files:
+            with AudioReader(source) as reader:
+                mixdown = stack.enter_context(Mixdown.of_recording(reader))
+            click.echo(f"{source}: {'f0 is given' if given else 'tracking f0 ...'}", err=True)
+            recordings.append((mixdown, separator.track(mixdown, given, voices=voices, refine=refine)))
+        adapted = separator.adapted(recordings, steps=steps, seconds=seconds, seed=seed)
     weights.save(out, adapted.network.config.to_json(), adapted.network.state_dict())
     click.echo(f"{out}: {adapted.adaptation}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from vocalsep.cli.options import (
     tracker_option,
     voices_option,
 )
+
+if TYPE_CHECKING:
+    from vocalsep.tracks import F0Tracks
 
 
 @click.command()
@@ -62,18 +66,29 @@ def f0(
     The CSV can be corrected and given back to `vocalsep separate --f0`. The picture lies beside it, as .png; it
     needs the extra vocalsep[plot]. The notes of --midi are rounded to semitones of the choir's own tuning.
     """
-    from vocalsep import audio
+    from vocalsep.audio import MODEL_SAMPLE_RATE, AudioReader
     from vocalsep.errors import MissingExtraError
+    from vocalsep.mixdown import Mixdown
+    from vocalsep.picture import save_picture
     from vocalsep.separator import Separator
 
     target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
     image = target.parent / f"{target.name if per_voice else target.stem}.png" if picture else None
     _check_targets(file, [path for path in (target, image) if path is not None], midi, overwrite)
-    waveform, sample_rate = audio.read(file)
-    mono = audio.to_model_rate(waveform, sample_rate)
     given = given_tracks(None, guides, voices, crepe)
     separator = Separator(model, device, tracker=tracker)
-    tracks = separator.track(mono, given, voices=voices, refine=refine)
+    with AudioReader(file) as reader, Mixdown.of_recording(reader) as mixdown:
+        tracks = separator.track(mixdown, given, voices=voices, refine=refine)
+        _write(tracks, target, per_voice, midi)
+        if image is not None:
+            try:
+                save_picture(image, mixdown, MODEL_SAMPLE_RATE, tracks)
+                click.echo(image)
+            except MissingExtraError as error:
+                click.echo(f"No picture: {error}", err=True)
+
+
+def _write(tracks: F0Tracks, target: Path, per_voice: bool, midi: Path | None) -> None:
     if per_voice:
         for path in tracks.to_csv_per_voice(target):
             click.echo(path)
@@ -83,14 +98,6 @@ def f0(
     if midi is not None:
         tracks.to_midi(midi)
         click.echo(midi)
-    if image is not None:
-        from vocalsep.picture import save_picture
-
-        try:
-            save_picture(image, waveform, sample_rate, tracks)
-            click.echo(image)
-        except MissingExtraError as error:
-            click.echo(f"No picture: {error}", err=True)
 
 
 def _check_targets(file: Path, targets: list[Path], midi: Path | None, overwrite: bool) -> None:

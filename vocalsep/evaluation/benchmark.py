@@ -20,7 +20,7 @@ from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, f0_f_measure, frame_scores
 from vocalsep.evaluation.spectral_metrics import spectral_scores
 from vocalsep.evaluation.systems import Ready, Separate
-from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.f0.single import f0_from_stems
 from vocalsep.separator import Separator
 from vocalsep.stems import audio_files
 from vocalsep.tracks import HOP_LENGTH, F0Tracks

@@ -24,7 +24,7 @@ from vocalsep.evaluation.f0_metrics import (
     outcomes,
 )
 from vocalsep.evaluation.metrics import f0_f_measure
-from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.f0.single import f0_from_stems
 from vocalsep.separator import Separator
 from vocalsep.tracks import HOP, F0Tracks
 from vocalsep.voices import PARTS, VoicesLike

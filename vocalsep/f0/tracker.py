@@ -29,7 +29,8 @@ from vocalsep.voices import Voice
 
 _FLOOR = 1e-4  # of magnitude, relative to loud frames: 80 dB below them nothing counts
 _CENTRE, _SPREAD = 5.0, 3.0  # nats: bring log-magnitudes to about mean 0 and deviation 1
-_LEVEL_BLOCK = 1024  # samples over which loudness is taken
+LEVEL_BLOCK = 1024
+"""Samples over which loudness is taken."""
 _LEVEL_QUANTILE = 0.95  # of blocks: the loudness of loud passages
 _SILENCE = 1e-6  # full scale (-120 dB): recordings below are not brought to any level
 _REFERENCE = 262.0  # Hz: the middle of the registers of a choir
@@ -71,14 +72,22 @@ class TrackerConfig:
     features: int = 32
 
     def __post_init__(self) -> None:
+        lists = (self.channels, self.harmonics, self.windows)
+        if not all(isinstance(values, tuple) and 0 < len(values) <= 32 for values in lists):
+            raise ValueError("expected channels, harmonics and windows: 1 to 32 numbers each")
         whole = (self.bins_per_octave, self.n_bins, self.hidden, self.summary, self.features, *self.channels)
-        real = (self.fmin, *self.harmonics, *self.windows)
         if not all(type(number) is int and 0 < number <= 4096 for number in whole):
             raise ValueError("expected whole numbers from 1 to 4096")
+        real = (self.fmin, *self.harmonics, *self.windows)
         if not all(type(number) in (int, float) and 0 < number < math.inf for number in real):
             raise ValueError("expected fmin, harmonics and windows above 0")
-        if not (self.channels and self.harmonics and self.windows) or self.n_bins % 2 ** len(self.channels):
-            raise ValueError("expected channels, harmonics, windows, and n_bins that halve once for each channel")
+        # A window is a spectrum of as many samples: a long one would take all memory.
+        if max(self.windows) > 2 or min(self.windows) < 1e-3 or max(self.harmonics) > 64:
+            raise ValueError("expected windows of 1 ms to 2 s and harmonics up to 64")
+        if not 10 <= self.fmin <= 8000 or self.n_bins > 12 * self.bins_per_octave:
+            raise ValueError("expected fmin from 10 to 8000 Hz and a grid of 12 octaves at most")
+        if self.n_bins % 2 ** len(self.channels):
+            raise ValueError("expected n_bins that halve once for each of the channels")
 
     @property
     def n_inputs(self) -> int:
@@ -118,14 +127,25 @@ class TrackerConfig:
 
 def normalised(waveform: Tensor) -> Tensor:
     """Return recordings, shape (..., samples), with loud passages at an RMS of 1; silent ones as they are."""
-    blocks = max(1, waveform.shape[-1] // _LEVEL_BLOCK)
-    length = min(waveform.shape[-1], blocks * _LEVEL_BLOCK)
+    blocks = max(1, waveform.shape[-1] // LEVEL_BLOCK)
+    length = min(waveform.shape[-1], blocks * LEVEL_BLOCK)
     energy = waveform[..., :length].reshape(*waveform.shape[:-1], blocks, -1).square().mean(dim=-1)
-    rank = math.ceil(_LEVEL_QUANTILE * blocks)
+    return waveform * loudness_gain(energy)
+
+
+def loudness_gain(energy: Tensor) -> Tensor:
+    """Return the factor that brings loud passages to an RMS of 1, shape (..., 1); 1 for silence.
+
+    Parameters
+    ----------
+    energy
+        Mean square of every whole block of `LEVEL_BLOCK` samples, shape (..., blocks).
+    """
+    rank = math.ceil(_LEVEL_QUANTILE * energy.shape[-1])
     level = energy.kthvalue(rank, dim=-1, keepdim=True).values.sqrt()
     # A single note in a long silence is loud, although nearly all blocks are silent.
     level = torch.maximum(level, 0.1 * energy.amax(dim=-1, keepdim=True).sqrt())
-    return torch.where(level > _SILENCE, waveform / level.clamp_min(_SILENCE), waveform)
+    return torch.where(level > _SILENCE, 1 / level.clamp_min(_SILENCE), torch.ones_like(level))
 
 
 def harmonic_stack(waveform: Tensor, config: TrackerConfig, first: int = 0, last: int | None = None) -> Tensor:

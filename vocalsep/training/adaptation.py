@@ -32,8 +32,6 @@ from vocalsep.training.losses import supervised_loss
 
 STEPS = 40
 """Optimisation steps."""
-SECONDS = 60.0
-"""Seconds after which no further step is begun."""
 LEARNING_RATE = 2e-4
 """Of Adam."""
 
@@ -101,15 +99,15 @@ def adapt(
     recordings: Sequence[Example],
     *,
     steps: int = STEPS,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     learning_rate: float = LEARNING_RATE,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
 ) -> Adapted:
-    """Train an estimator further on recordings, for a bounded time, and return the better of before and after.
+    """Train an estimator further on recordings and return the better of before and after.
 
-    The same seed and number of steps give the same weights, unless the time runs out: then they depend on how fast
-    the machine is.
+    The same seed and number of steps give the same weights, unless a time is given and runs out: then they depend on
+    how fast the machine is.
 
     Parameters
     ----------
@@ -120,7 +118,7 @@ def adapt(
     steps
         Optimisation steps at most.
     seconds
-        Time at most; a step or a validation that has begun is finished.
+        Time at most, no limit by default; a step or a validation that has begun is finished.
     learning_rate
         Of Adam.
     seed
@@ -135,7 +133,8 @@ def adapt(
     ParameterError
         If a number is out of range.
     """
-    if steps < 1 or seed < 0 or not seconds > 0 or not 0 < learning_rate < math.inf:
+    limit = math.inf if seconds is None else seconds
+    if steps < 1 or seed < 0 or not limit > 0 or not 0 < learning_rate < math.inf:
         raise ParameterError(
             f"steps are {steps}, seconds {seconds}, learning rate {learning_rate} and seed {seed}; expected 1 or "
             "more, more than 0, more than 0, and 0 or more"
@@ -153,12 +152,12 @@ def adapt(
         step += 1
         elapsed = time.monotonic() - started
         # The last validation is part of the time that was granted.
-        ending = step == steps or elapsed + validation_seconds >= seconds
+        ending = step == steps or elapsed + validation_seconds >= limit
         if ending or step % _VALIDATE_EVERY == 0:
             loss = _mean_loss(learner.averaged, held_back)
             if loss < least:
                 best, least = copy.deepcopy(learner.averaged), loss
-        progress("adaptation", 1.0 if ending else max(step / steps, elapsed / seconds))
+        progress("adaptation", 1.0 if ending else max(step / steps, elapsed / limit))
         if ending:
             break
     return Adapted(copy.deepcopy(best).eval(), before, least, step, time.monotonic() - started)

@@ -11,9 +11,10 @@ import numpy as np
 from vocalsep import audio
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.errors import AudioError, F0Error, ParameterError
-from vocalsep.f0.crepe import f0_from_stems
 from vocalsep.f0.polyphonic import track_polyphonic
+from vocalsep.f0.single import f0_from_stems
 from vocalsep.given import resolve_tracks
+from vocalsep.mixdown import Mixdown
 from vocalsep.stems import audio_files, f0_of_guides
 from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks, register
 from vocalsep.training.data import EXCERPT_FRAMES, Batch, MixedSource, MixtureSource, SingerSource, Take
@@ -163,7 +164,7 @@ def mixture_sources(
 def _guided(folder: Path, voices: str | None, mono: Float32) -> F0Tracks:
     names = None if voices is None else [voice.name for voice in parse_voices(voices)]
     try:
-        return resolve_tracks(f0_of_guides(folder, names), None, mono)
+        return resolve_tracks(f0_of_guides(folder, names), None, Mixdown.of_array(mono))
     except F0Error as error:
         raise F0Error(f"{folder}: {error}") from error
 

@@ -1,0 +1,152 @@
+"""A recording taken apart stretch by stretch, each with as much beside it as its stems depend on.
+
+So memory does not grow with the length of the recording, and a stretch gives what the whole would give.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vocalsep.estimator import Estimator
+from vocalsep.fitting import fit
+from vocalsep.masks import soft_masks
+from vocalsep.mixdown import Mixdown
+from vocalsep.spectrum import InverseStft, StftGrid, instantaneous_frequency, stft
+from vocalsep.synthesizer import VoiceParameters, voice_power
+from vocalsep.tracks import HOP_LENGTH
+
+ALIGNED_FRAMES = 125
+"""Frames (2 s) that are a whole number of samples at every sample rate."""
+STRETCH_FRAMES = 15 * ALIGNED_FRAMES
+"""Frames (30 s) whose parameters are found at once."""
+MASK_FRAMES = 5
+"""Frames on both sides whose windows reach into a stretch."""
+_FIT_FRAMES = 48  # on both sides: those of the masks, and half as much again as fitting reaches
+_WINDOW_FRAMES = 8  # besides those that the network reaches: half a window of the STFT that it looks at
+_BINS_AT_ONCE = 200_000  # bins times frames whose masks are rendered at once: a second at 48 kHz
+
+
+class Span(NamedTuple):
+    """Parameters of some frames of a recording."""
+
+    parameters: VoiceParameters
+    """Of the frames first, first + 1, ..."""
+    first: int
+    """First frame, in the recording."""
+
+    @property
+    def last(self) -> int:
+        """Frame after the last."""
+        return self.first + self.parameters.n_frames
+
+
+def estimate_span(
+    network: Estimator, mixdown: Mixdown, gain: float, f0: Tensor, first: int, last: int, device: str
+) -> VoiceParameters:
+    """Estimate the parameters of frames first ... last - 1.
+
+    Parameters
+    ----------
+    network
+        The estimator.
+    mixdown
+        The recording.
+    gain
+        Factor that brings it to the level at which parameters are estimated.
+    f0
+        Hz, shape (voices, frames of the recording), 0 = unvoiced.
+    first, last
+        Frames.
+    device
+        Where the network is.
+    """
+    context = network.config.reach + _WINDOW_FRAMES
+    low, high = max(0, first - context), min(f0.shape[-1], last + context)
+    stop = min(high * HOP_LENGTH - 1, mixdown.samples)  # an STFT has one frame more than whole hops
+    mixture = torch.from_numpy(mixdown.read(low * HOP_LENGTH, stop)) * gain
+    with torch.inference_mode():
+        found = network(mixture[None].to(device), f0[None, :, low:high].to(device))
+    return found.frames(first - low, last - low).without_batch()  # type: ignore[no-any-return]
+
+
+def fitted_span(
+    network: Estimator, mixdown: Mixdown, gain: float, f0: Tensor, first: int, last: int, device: str, *, fitting: bool
+) -> Span:
+    """Return the parameters that the stems of frames first ... last - 1 depend on; see `estimate_span`.
+
+    Parameters
+    ----------
+    fitting
+        Whether they are fitted to the recording.
+    """
+    low, high = max(0, first - _FIT_FRAMES), min(f0.shape[-1], last + _FIT_FRAMES)
+    parameters = estimate_span(network, mixdown, gain, f0, low, high, device)
+    if fitting:
+        stop = min(high * HOP_LENGTH - 1, mixdown.samples)
+        mixture = torch.from_numpy(mixdown.read(low * HOP_LENGTH, stop)) * gain
+        with torch.inference_mode():
+            parameters = fit(parameters, mixture.to(device))
+    return Span(parameters, low)
+
+
+def cut_span(
+    span: Span,
+    waveform: Tensor,
+    origin: int,
+    grid: StftGrid,
+    first: int,
+    last: int,
+    n_frames: int,
+    *,
+    listening: bool = True,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """Return the stems that masks cut out of a piece of a recording, right in the frames first ... last - 1.
+
+    Parameters
+    ----------
+    span
+        Parameters of at least `MASK_FRAMES` more on both sides, where the recording has them.
+    waveform
+        Shape (channels, samples), with what lies beside those frames.
+    origin
+        Frame of the recording on which the first sample of `waveform` lies, a whole number of samples from its start.
+    grid
+        Of the masks.
+    first, last
+        Frames of the recording.
+    n_frames
+        How many it has.
+    listening
+        Whether masks listen to the recording's phase; see `synthesizer.render.agreement`.
+    gate
+        In which frames of the recording the voices own the sound, shape (frames,), for a residual.
+
+    Returns
+    -------
+    Tensor
+        Shape (voices, channels, samples), or one more where there is a gate: the residual is the last. What is cut of
+        frames outside is not whole.
+    """
+    device = span.parameters.f0.device
+    low, high = max(first - MASK_FRAMES, span.first), min(last + MASK_FRAMES, n_frames)
+    stems = span.parameters.f0.shape[0] + (gate is not None)
+    inverse = [InverseStft(grid, (stems, waveform.shape[-1])) for _ in waveform]
+    mono = waveform.mean(dim=0)
+    step = max(1, _BINS_AT_ONCE // grid.n_bins)
+    for start in range(low, high, step):
+        stop = min(start + step, high)
+        local = start - origin, stop - origin
+        with torch.inference_mode():
+            heard = instantaneous_frequency(mono, grid, *local).to(device) if listening else None
+            power = voice_power(span.parameters, grid, start - span.first, stop - span.first, heard=heard)
+            masks = soft_masks(power)  # (voices, bins, frames)
+            if gate is not None:
+                sung = gate[start:stop].to(device)
+                masks = torch.cat([masks * sung, (1 - sung).expand(1, *masks.shape[1:])])
+            for channel, added in zip(waveform, inverse, strict=True):
+                added.add((masks * stft(channel, grid, *local).to(device)).cpu(), local[0])
+    return torch.stack([added.result() for added in inverse], dim=1)
