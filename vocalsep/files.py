@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from vocalsep.errors import VocalsepError
@@ -24,7 +25,8 @@ def replace_file(path: Path, content: bytes) -> None:
     ValueError
         If the path has no name.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    # Of this process alone: another may be writing the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_bytes(content)

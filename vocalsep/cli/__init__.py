@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -14,8 +16,10 @@ from vocalsep.cli.benchmark import benchmark
 from vocalsep.cli.benchmark_band import benchmark_band
 from vocalsep.cli.benchmark_data import benchmark_data
 from vocalsep.cli.benchmark_f0 import benchmark_f0
+from vocalsep.cli.benchmark_long import benchmark_long
 from vocalsep.cli.evaluate import evaluate
 from vocalsep.cli.f0 import f0
+from vocalsep.cli.models import models
 from vocalsep.cli.separate import separate
 from vocalsep.cli.train import train
 from vocalsep.cli.train_f0 import train_f0
@@ -34,7 +38,9 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _told(warnings.showwarning)
+                return super().invoke(ctx)
         except VocalsepError as error:
             _show_traceback(ctx)
             click.echo(f"Error: {' '.join(str(error).split())}", err=True)
@@ -50,6 +56,18 @@ class _Group(click.Group):
                 err=True,
             )
             sys.exit(1)
+
+
+def _told(others: Callable[..., None]) -> Callable[..., None]:
+    """Return how warnings are shown: those of vocalsep as a sentence, the others as before."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category.__module__.split(".")[0] == "vocalsep":
+            click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+        else:
+            others(message, category, *place, **more)
+
+    return show
 
 
 def _show_traceback(ctx: click.Context) -> None:
@@ -68,6 +86,7 @@ for command in (
     separate,
     adapt,
     f0,
+    models,
     evaluate,
     train,
     train_f0,
@@ -75,5 +94,6 @@ for command in (
     benchmark_f0,
     benchmark_data,
     benchmark_band,
+    benchmark_long,
 ):
     main.add_command(command)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from vocalsep.tracks import F0Tracks
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -45,20 +47,67 @@ crepe_option = click.option(
     show_default=True,
     help="Capacity of CREPE for --guides; full is slower, a little more exact, and not bundled.",
 )
-model_option = click.option(
-    "-n",
-    "--model",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="Weights: a name of the manifest, or a .safetensors file.",
-)
+
+
+def complete_weights(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of weights that begin as what was typed, and the mark that asks the shell for files, too."""
+    from click.shell_completion import CompletionItem
+
+    from vocalsep.weights.register import manifest
+
+    purpose = {"model": "estimator", "tracker": "f0"}.get(parameter.name or "")
+    found = [entry for entry in manifest().values() if entry.name.startswith(incomplete)]
+    names = [CompletionItem(entry.name, help=entry.purpose) for entry in found if purpose in (None, entry.purpose)]
+    return names or [CompletionItem(incomplete, "file")]
+
+
+_TRUSTED = "vocalsep.trust_sha256"  # where the context keeps it
+
+
+def _trust(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    ctx.meta[_TRUSTED] = value
+
+
+def _with_trust(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    digest = ctx.meta.get(_TRUSTED)
+    if digest is None:
+        return value
+    from vocalsep.weights.names import with_sha256
+
+    return with_sha256(value, digest)
+
+
+def model_option(command: Command) -> Command:
+    """Add -n/--model, and --trust-sha256, which becomes part of the model's name."""
+    trust = click.option(
+        "--trust-sha256",
+        metavar="HEX",
+        expose_value=False,
+        is_eager=True,  # read before the model
+        callback=_trust,
+        help="SHA-256 that the file of -n must have; for the tracker, write it as --tracker 'NAME#sha256=HEX'.",
+    )
+    model = click.option(
+        "-n",
+        "--model",
+        default="default",
+        show_default=True,
+        metavar="NAME",
+        callback=_with_trust,
+        shell_complete=complete_weights,
+        help="Weights: a name (see `vocalsep models list`), a .safetensors file, or on the Hub "
+        "owner/repo@revision:file.safetensors.",
+    )
+    return model(trust(command))
+
+
 tracker_option = click.option(
     "--tracker",
     default="tracker",
     show_default=True,
     metavar="NAME",
-    help="Weights that track f0 in mixtures: a name of the manifest, or a .safetensors file.",
+    shell_complete=complete_weights,
+    help="Weights that track f0 in mixtures: as for -n.",
 )
 refine_option = click.option(
     "--refine",
@@ -90,7 +139,8 @@ def adapt_seconds_option(name: str) -> Callable[[Command], Command]:
         name,
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Time that learning may take at most; results then depend on the speed of the machine. Default: 60.",
+        help="Time that learning may take at most; results then depend on the speed of the machine. Default: as long "
+        "as it takes, about half a minute.",
     )
 
 

@@ -20,10 +20,10 @@ import click
 import torch
 
 from vocalsep import weights
-from vocalsep.checkpoint_files import read_bytes
 from vocalsep.errors import WeightsError
 from vocalsep.f0.crepe import Crepe, CrepeConfig
-from vocalsep.manifest import WheelFile, manifest
+from vocalsep.weights.reading import read_bytes
+from vocalsep.weights.register import WheelFile, manifest
 
 CHANNELS = {"tiny": (128, 16, 16, 16, 32, 64), "full": (1024, 128, 128, 128, 256, 512)}
 

@@ -226,7 +226,8 @@ class Trainer(Generic[Network, Batch]):
             If there is none, or it is of a run with other settings.
         """
         config, tensors = weights.load(self.folder / "state.safetensors")
-        saved = config.get("training") or {}
+        training = config.get("training")
+        saved: dict[str, Any] = training if isinstance(training, dict) else {}
         differing = [name for name, value in asdict(self.config).items() if saved.get(name) != value]
         if differing:
             listed = ", ".join(f"{name} {saved.get(name)}" for name in differing)

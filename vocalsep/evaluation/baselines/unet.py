@@ -77,7 +77,7 @@ class UnetConfig:
         """
         if set(config) != {field.name for field in fields(cls)}:
             raise WeightsError(
-                f"checkpoint is not one of a conditioned U-Net: its settings are {', '.join(sorted(config))}"
+                f"checkpoint is not one of a conditioned U-Net: its settings are {', '.join(sorted(config))[:200]}"
             )
         lists = config["channels"], config["control_channels"]
         if not all(isinstance(widths, (list, tuple)) and 0 < len(widths) <= 8 for widths in lists):

@@ -79,12 +79,12 @@ class UsConfig:
             If it is not the configuration of such a network, or a number is out of range.
         """
         if set(config) != {field.name for field in fields(cls)}:
-            raise WeightsError(f"checkpoint is not one of US: its settings are {', '.join(sorted(config))}")
+            raise WeightsError(f"checkpoint is not one of US: its settings are {', '.join(sorted(config))[:200]}")
         if not all(type(number) is int and 0 < number <= 1024 for number in config.values()):
             raise WeightsError(f"US's settings are {dict(config)}; expected whole numbers from 1 to 1024")
         found = cls(**config)
-        if found.order % 2 or found.noise_bands < 2:
-            raise WeightsError(f"US's settings are {dict(config)}; expected an even order, two or more noise bands")
+        if found.order % 2 or found.order > 64 or not 2 <= found.noise_bands <= 256:
+            raise WeightsError(f"US's settings are {dict(config)}; expected an even order to 64, 2 to 256 noise bands")
         return found
 
     def to_json(self) -> dict[str, Any]:
