@@ -165,7 +165,7 @@ class TestCutFiles:
         content = (kinds / f"x.{suffix}").read_bytes()
         kept = len(content) - max(2, int(missing * len(content)))
         (tmp_path / f"x.{suffix}").write_bytes(content[:kept])
-        with pytest.raises(AudioError, match=r"is cut short|cannot be read as audio") as caught:
+        with pytest.raises(AudioError, match=r"is cut short|cannot be read as audio|no samples") as caught:
             audio.read(tmp_path / f"x.{suffix}")
         assert "\n" not in str(caught.value)
         assert capfd.readouterr() == ("", "")
@@ -222,9 +222,12 @@ class TestMp3:
         samples = 6 * RATE
         loud = np.random.default_rng(0).uniform(-0.5, 0.5, samples) * (np.arange(samples) > samples // 2)
         mix = (0.001 * np.sin(0.05 * np.arange(samples)) + loud)[:: 1 if request.param == "soft first" else -1]
-        with soundfile.SoundFile(
-            tmp_path / "whole.mp3", "w", RATE, 1, "MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.5
-        ) as sound:
+        form = {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
+        try:
+            sound = soundfile.SoundFile(tmp_path / "whole.mp3", "w", RATE, 1, "MPEG_LAYER_III", **form)
+        except TypeError:
+            pytest.skip("soundfile before 0.13 writes no variable bit rate")
+        with sound:
             sound.write(mix)
         return tmp_path / "whole.mp3", samples
 
@@ -338,7 +341,7 @@ def test_crafted_headers_give_one_sentence(tmp_path, name, suffix, capfd):
 
 @pytest.mark.parametrize("suffix", ["wav", "float.wav", "flac", "ogg", "mp3", "aiff"])
 def test_names_do_not_decide(kinds, tmp_path, suffix):
-    for name in ("x.wav", "x.mp3", "x.txt", "x.raw", "x"):
+    for name in ("x.wav", "x.mp3", "x.txt", "x" if sys.platform == "win32" else "x.raw"):
         shutil.copy(kinds / f"x.{suffix}", tmp_path / name)
         np.testing.assert_array_equal(audio.read(tmp_path / name).waveform, audio.read(kinds / f"x.{suffix}").waveform)
 
@@ -427,6 +430,7 @@ class TestWhatIsNoFile:
             AudioReader(tmp_path / "x.wav")
 
 
+@POSIX
 class TestFilesThatChange:
     @pytest.fixture(params=["wav", "flac", "ogg", "mp3"])
     def reader(self, request, kinds, tmp_path) -> AudioReader:

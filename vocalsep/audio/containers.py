@@ -22,7 +22,10 @@ from vocalsep.audio.waveform import Float32
 if TYPE_CHECKING:
     import av.container
 
-SUFFIXES = (".m4a", ".aac", ".wma", ".ape", ".wv", ".tta", ".mka", ".mp4", ".mov", ".mkv", ".webm", ".avi")
+SUFFIXES = (
+    *(".m4a", ".m4b", ".aac", ".mp4", ".m4v", ".mov", ".mkv", ".mka", ".webm", ".3gp"),
+    *(".avi", ".wma", ".wmv", ".asf", ".mpg", ".mpeg", ".ac3", ".wv", ".ape", ".tta"),
+)
 """Suffixes of files that only PyAV reads."""
 
 # Offset, first bytes, FFmpeg's name of the demuxer.
