@@ -1,3 +1,5 @@
+import os
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import mido
 import mir_eval
 import numpy as np
 import pytest
+import torch
 
 from vocalsep.errors import F0Error
 from vocalsep.tracks import HOP, F0Tracks
@@ -48,6 +51,17 @@ def written(folder: Path, text: str | bytes, name: str = "f0.csv") -> Path:
         ([[1.0]], ("a",), {"hop": "x"}, "hop is 'x' s"),
         ([[1.0]], ("a",), {"confidence": [[1.0, 1.0]]}, r"confidence has shape \(1, 2\)"),
         ([[1.0]], ("a",), {"confidence": [["x"]]}, "confidence cannot be read as numbers"),
+        ([[1.0]] * 17, tuple("abcdefghijklmnopq"), {}, "f0s have 17 voices; expected 1 to 16"),
+        ([[1.0]], None, {}, "names is None; expected one name for each voice"),
+        ([[1.0], [2.0]], ("\xe9", "e\u0301"), {}, "name of voice 2"),  # one file where letters are decomposed
+        ([[1.0]], (np.zeros((9, 9)),), {}, r"name of voice 1 is array\(\[\[0\., .*\.\.\.; expected one of its own"),
+        ([[1.0]], ("a",), {"hop": True}, "hop is True s"),
+        ([[1.0]], ("a",), {"hop": 1e-9}, "hop is 1e-09 s; expected seconds, from 1e-05 to 1"),
+        ([[1.0]], ("a",), {"hop": 10**5000}, r"hop is (<int>|10000+\.+) s"),
+        ([[1.0]], ("a",), {"hop": np.ones(9)}, r"hop is array\("),
+        (np.ma.masked_array([[1.0, 2.0]], [[0, 1]]), ("a",), {}, "f0s are masked in places"),
+        (torch.zeros(1, 2).to_sparse(), ("a",), {}, "cannot be read as numbers"),
+        (np.zeros((1, 1), [(f"column{n}", "f4") for n in range(99)]), ("a",), {}, r"\(dtype \[.*\.\.\.\)"),
     ],
 )
 @pytest.mark.filterwarnings("error")
@@ -55,6 +69,7 @@ def test_validation(frequencies, names, options, message):
     with pytest.raises(F0Error, match=message) as caught:
         F0Tracks(frequencies, names, **options)
     assert isinstance(caught.value, ValueError)
+    assert str(caught.value).isprintable()
 
 
 def test_values_are_copied_and_confidence_clipped():
@@ -120,7 +135,9 @@ def test_resampled_there_and_back_follows_a_vibrato(hop):
     assert cents.max() < 4
 
 
-@pytest.mark.parametrize(("hop", "frames"), [(0, 5), (-HOP, 5), (2, 5), (float("nan"), 5), (HOP, 0), (HOP, -1)])
+@pytest.mark.parametrize(
+    ("hop", "frames"), [(0, 5), (-HOP, 5), (2, 5), (float("nan"), 5), (HOP, 0), (HOP, -1), (HOP, 2.5)]
+)
 def test_resampled_refuses(hop, frames):
     with pytest.raises(F0Error, match="grid has"):
         random_tracks().resampled(hop, frames)
@@ -175,6 +192,91 @@ def test_folder_errors(tmp_path):
         F0Tracks.from_csv(tmp_path, ["bass"])
     with pytest.raises(F0Error, match=r"alto\.csv: has 2 columns of f0 and 1 names"):
         F0Tracks.from_csv(tmp_path)
+
+
+def test_folder_leaves_out_what_is_no_file_of_a_voice(tmp_path):
+    """Hidden copies of macOS, and folders: one that is a link to the folder itself is never searched."""
+    written(tmp_path, "0,110\n0.016,110\n", "bass.csv")
+    written(tmp_path, b"\0\5\x16\7\xff", "._bass.csv")
+    (tmp_path / "alto.csv").mkdir()
+    with suppress(OSError):  # Windows asks for a privilege
+        for name in ("x.csv", "y.csv"):
+            (tmp_path / name).symlink_to(tmp_path, target_is_directory=True)
+    assert F0Tracks.from_csv(tmp_path).names == ("bass",)
+
+
+def test_folder_of_too_many_files(tmp_path):
+    for number in range(17):
+        written(tmp_path, "0,110\n0.016,110\n", f"{number}.csv")
+    with pytest.raises(F0Error, match=r"holds 17 \.csv files; expected one for each voice, at most 16"):
+        F0Tracks.from_csv(tmp_path)
+    assert F0Tracks.from_csv(tmp_path, ["3", "1"]).names == ("3", "1")
+
+
+def test_folder_of_a_fine_grid_and_a_long_voice(tmp_path):
+    """On the finer grid the longer voice would fill the memory."""
+    written(tmp_path, "0,110\n0.00001,110\n", "fine.csv")
+    written(tmp_path, "0,220\n0.016,220\n50000,220\n", "long.csv")
+    with pytest.raises(F0Error, match="steps of"):
+        F0Tracks.from_csv(tmp_path)
+    lines = "".join(f"{time},220\n" for time in [*np.arange(300) * 0.5, 5000])
+    written(tmp_path, lines, "long.csv")
+    found = F0Tracks.from_csv(tmp_path, ["fine", "long"])
+    assert found.hop == HOP
+    assert found.voiced[0].sum() == 1
+    assert found.n_frames == 5000 / HOP + 1
+
+
+@pytest.mark.parametrize("name", ["f0.csv", "f0.mid"])
+def test_paths_that_are_none(tmp_path, name, monkeypatch):
+    reader = F0Tracks.from_midi if name.endswith("mid") else F0Tracks.from_csv
+    for path in ("a\0b", "x" * 5000, tmp_path / ("y" * 300), tmp_path / "none\n"):
+        with pytest.raises(F0Error, match=r"cannot be read \(") as caught:
+            reader(path)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 400
+    for path in (None, 5, [name]):
+        with pytest.raises(F0Error, match=r"path is .*; expected that of a file of f0"):
+            reader(path)
+    monkeypatch.setattr("vocalsep.table.MAX_CSV_BYTES", 10)
+    monkeypatch.setattr("vocalsep.midi._MAX_BYTES", 10)
+    with pytest.raises(F0Error, match="has more than 0 MB"):
+        reader(written(tmp_path, "0,100\n0.016,100\n", name))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.mid", "bass.csv"])
+def test_nobody_waits_for_a_pipe(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    reader = F0Tracks.from_midi if name.endswith("mid") else F0Tracks.from_csv
+    with pytest.raises(F0Error, match=rf"{name}: cannot be read, being a pipe or a device"):
+        reader(tmp_path if name == "bass.csv" else tmp_path / name)
+
+
+@pytest.mark.parametrize("names", [5, [5], [], ["a"] * 17, np.zeros((3, 3)), [np.zeros(3)]])
+def test_names_that_are_none(tmp_path, names):
+    written(tmp_path, "time,a,b\n0,110,100\n0.016,110,100\n", "f0.csv")
+    singing(melody((60, 50))).to_midi(tmp_path / "song.mid")
+    for call in (lambda: F0Tracks.from_csv(tmp_path / "f0.csv", names), lambda: F0Tracks.from_csv(tmp_path, names),
+                 lambda: F0Tracks.from_midi(tmp_path / "song.mid", names)):  # fmt: skip
+        with pytest.raises(F0Error, match=r"names is .*; expected (the names of|one name)") as caught:
+            call()
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("columns", [17, 256, 257, 1_000_000])
+@pytest.mark.parametrize("mark", [",", " "])
+def test_tables_of_many_columns(tmp_path, columns, mark):
+    row = mark.join(["1"] * columns)
+    header = mark.join(["time", *(f"v{n}" for n in range(columns - 1))])
+    for text in (f"{row}\n", f"{header}\n{row}\n", f"0{mark}1\n{row}\n"):
+        path = written(tmp_path, text)
+        if columns == 17 and text.startswith("time"):
+            assert F0Tracks.from_csv(path).n_voices == 16
+            continue
+        with pytest.raises(F0Error, match=r"columns|voices|line 2 is") as caught:
+            F0Tracks.from_csv(path)
+        assert len(str(caught.value)) < 400
 
 
 def test_cannot_write(tmp_path):
@@ -274,6 +376,12 @@ def test_single_column_takes_the_name_asked_for(tmp_path):
         ("0,100\n16,100\n32,100\n", "steps of 16; expected seconds"),
         ("100000,100\n100000.016,100\n", "expected seconds"),
         ("0,nan\n0.016,100\n", "NaN"),
+        ("0,100\n1,1e300\n1.1,100\n", "above 8000"),
+        ("0,100\n1,inf\n1.1,100\n", "above 8000"),
+        ("0,100\n5e-324,100\n1e-323,100\n1,100\n", "in steps of 4.*expected seconds"),
+        ("0,100\n1e-9,100\n", "in steps of 1e-09"),
+        ("0,100\n1e308,100\n1.7e308,100\n", "times reach 1.7e\\+308"),
+        ("0,1_000\n0.016,100\n", "line 1 is '0,1_000'"),
         ("0,inf\n0.016,100\n", "above 8000"),
         ("0,44000\n0.016,100\n", "above 8000"),
         ("time,alto,Alto\n0,1,1\n", "name of voice 2 is 'Alto'"),
@@ -413,6 +521,9 @@ def test_midi_channels_of_one_among_several_tracks_are_one_voice(tmp_path):
         ([[on(40, channel=9), off(40, BEAT, channel=9)]], "holds no notes"),
         ([[tempo(16), on(60), off(61, 0x0FFFFFFF), off(60, 1)]], "hours; expected at most 24"),
         ([[on(127), off(127, BEAT)]], "above 8000 Hz"),
+        ([[tempo(0), on(60), off(60, BEAT)]], "a beat lasts no time in it"),
+        ([[on(60), off(60, BEAT)]] * 17, "has 17 voices with notes; expected 1 to 16"),
+        ([[on(60), off(60, BEAT)]] * 3000, "has 3000 voices with notes; expected 1 to 16"),
     ],
 )
 def test_midi_that_says_nothing_of_use(tmp_path, tracks, message):
@@ -449,6 +560,18 @@ def test_midi_with_damaged_bytes_never_leaks_an_exception(tmp_path):
         except F0Error:
             continue
         assert np.isfinite(found.frequencies).all()
+
+
+def test_midi_of_endless_numbers(tmp_path):
+    """Deltas and lengths may have any number of digits in the eyes of mido: thousands are too long, a million hang."""
+    header = b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\0\xff\xff"
+    for digits, message in ((4000, "hours; expected at most 24"), (5000, "damaged"), (1_000_000, "damaged")):
+        delta = b"\xff" * digits + b"\x7f"
+        for start in (b"\0\x90\x3c\x40", b"\0\x90\x3c\x40" + delta + b"\xff\x51\x03\x07\xa1\x20"):
+            events = start + delta + b"\x80\x3c\x40"
+            content = header[:-4] + len(events).to_bytes(4, "big") + events
+            with pytest.raises(F0Error, match=message):
+                F0Tracks.from_midi(written(tmp_path, content, "endless.mid"))
 
 
 def melody(*notes: tuple[float | None, int], hop: float = HOP) -> np.ndarray:

@@ -77,12 +77,21 @@ def test_ranges():
         ("lead=1..2-300", "range of 'lead'"),
         ("lead=900-200", "range of lead is 900.0-200.0 Hz; expected a lower and a higher"),
         ("=200-900", "voice name is ''"),
+        pytest.param(10**5000, "number of voices is (<int>|10000+[.]+); expected 1 to 16", id="5000 digits"),
+        (np.zeros((9, 9)), r"voices is array\(\[.*\.\.\.; expected part letters"),
+        (["a\nb"], r"voice name is 'a\\nb'"),
+        (["x" * 100_000], r"voice name is 'x{76}\.\.\.; expected"),
+        (["a"] * 100_000, "100000 voices; expected 1 to 16"),
+        (["\xe9", "e\u0301"], "is named more than once"),  # one file where letters are decomposed
+        ("a=1-" + "9" * 400, "range of a is 1.0-inf Hz"),
     ],
 )
 def test_errors(voices, message):
     with pytest.raises(VoicesError, match=message) as caught:
         parse_voices(voices)
     assert isinstance(caught.value, ValueError)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
 
 
 NASTY = [
@@ -112,7 +121,9 @@ def test_range_of_voice(span):
         Voice("lead", *span)
 
 
-@pytest.mark.parametrize("arguments", [(5,), (None,), ("lead", "100", 200)])
+@pytest.mark.parametrize(
+    "arguments", [(5,), (None,), ("lead", "100", 200), ("lead", np.ones(3), 9), ("lead", 1, 10**400)]
+)
 def test_voice_of_wrong_types(arguments):
     with pytest.raises(VoicesError):
         Voice(*arguments)

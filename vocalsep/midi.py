@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from vocalsep.errors import F0Error
 from vocalsep.notes import A4, Note, find_notes, rounded, to_hz, tuning
-from vocalsep.voices import to_voice_name
+from vocalsep.table import read_content, told
+from vocalsep.voices import MAX_VOICES, one_line, to_voice_name
 
 if TYPE_CHECKING:
     import mido
@@ -31,6 +32,9 @@ _MAX_SECONDS = 24 * 3600.0
 _TICKS_PER_SECOND = 1000
 _TEMPO = 500_000  # microseconds a beat, 120 beats a minute: also what players take without being told
 _VELOCITY = 80
+_MAX_BYTES = 2 << 20  # no piece of music is as long: operas have a tenth
+_MAX_RUN = 4096  # bytes from 0x80 on in a row. As digits of one number they would take for ever
+_CONTINUED = bytes(0x80 * (byte >= 0x80) for byte in range(256))
 _HIGHEST = 119  # B8, the last that F0Tracks holds
 
 
@@ -55,9 +59,13 @@ def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[ND
     asked = {name.casefold() for name in names or []}
     parts = [(name, notes) for name, notes in _parts(source) if notes or name.strip().casefold() in asked]
     if not any(notes for _, notes in parts):
-        raise F0Error(f"{source}: holds no notes; expected one track for each voice")
+        raise F0Error(f"{told(source)}: holds no notes; expected one track for each voice")
     if names is not None and len(names) != len(parts):
-        raise F0Error(f"{source}: has {len(parts)} voices with notes; expected {len(names)} ({', '.join(names)})")
+        raise F0Error(
+            f"{told(source)}: has {len(parts)} voices with notes; expected {len(names)} ({one_line(', '.join(names))})"
+        )
+    if len(parts) > MAX_VOICES:
+        raise F0Error(f"{told(source)}: has {len(parts)} voices with notes; expected 1 to {MAX_VOICES}")
     own = _unique([to_voice_name(name, f"voice{index + 1}") for index, (name, _) in enumerate(parts)])
     chosen = own if names is None else list(names)
     folded = [name.casefold() for name in own]
@@ -65,7 +73,7 @@ def read_midi(source: Path, names: Sequence[str] | None, hop: float) -> tuple[ND
         parts = [parts[folded.index(name.casefold())] for name in chosen]
     duration = max(note.end for _, notes in parts for note in notes)
     if duration > _MAX_SECONDS:
-        raise F0Error(f"{source}: lasts {duration / 3600:.0f} hours; expected at most 24")
+        raise F0Error(f"{told(source)}: lasts {duration / 3600:.4g} hours; expected at most 24")
     f0 = np.zeros((len(parts), int(np.ceil(duration / hop)) + 1), dtype=np.float32)
     for row, (_, notes) in zip(f0, parts, strict=True):
         for note in notes:
@@ -120,16 +128,16 @@ def _track(name: str, notes: list[Note], channel: int) -> mido.MidiTrack:
 def _parts(source: Path) -> list[tuple[str, list[Note]]]:
     import mido
 
+    content = read_content(source, _MAX_BYTES, "expected a .mid file")
     try:
-        midi = mido.MidiFile(source)
+        if b"\x80" * _MAX_RUN in content.translate(_CONTINUED):
+            raise ValueError("it is damaged")
+        midi = mido.MidiFile(file=io.BytesIO(content))
         seconds = _clock(midi)
         tracks = [(_name(track), _notes(track)) for track in midi.tracks]
-    except OSError as error:
-        raise F0Error(f"{source}: cannot be read as MIDI ({error.strerror or error})") from error
     except Exception as error:  # mido checks little: damaged bytes end in any exception
-        raise F0Error(
-            f"{source}: cannot be read as MIDI ({str(error) or 'it ends early'}); expected a .mid file"
-        ) from error
+        reason = one_line(str(error)) or "it ends early"
+        raise F0Error(f"{told(source)}: cannot be read as MIDI ({reason}); expected a .mid file") from error
     sung = [channels for _, channels in tracks if channels]
     if len(sung) == 1 and len(sung[0]) > 1:
         tracks = [("", {channel: notes}) for channel, notes in sorted(sung[0].items())]
@@ -193,17 +201,25 @@ def _clock(midi: mido.MidiFile) -> Callable[[int], float]:
         for tick, message in _with_ticks(track)
         if message.type == "set_tempo"
     ]
+    if any(tempo <= 0 for _, tempo in changes):
+        raise ValueError("a beat lasts no time in it")
     ticks, times, tempos = [0], [0.0], [_TEMPO]
     for tick, tempo in sorted(changes, key=lambda change: change[0]):
-        times.append(times[-1] + (tick - ticks[-1]) * tempos[-1] * 1e-6 / midi.ticks_per_beat)
+        times.append(times[-1] + _passed(tick - ticks[-1], tempos[-1], midi.ticks_per_beat))
         ticks.append(tick)
         tempos.append(tempo)
 
     def seconds(tick: int) -> float:
         last = bisect_right(ticks, tick) - 1
-        return float(times[last] + (tick - ticks[last]) * tempos[last] * 1e-6 / midi.ticks_per_beat)
+        return times[last] + _passed(tick - ticks[last], tempos[last], midi.ticks_per_beat)
 
     return seconds
+
+
+def _passed(ticks: int, tempo: int, ticks_per_beat: int) -> float:
+    """Return the seconds that ticks last; more than a day is only more, since ticks may have thousands of digits."""
+    beats = min(ticks, int(_MAX_SECONDS * 1e6) * ticks_per_beat) / ticks_per_beat
+    return beats * tempo * 1e-6
 
 
 def _unique(names: list[str]) -> list[str]:

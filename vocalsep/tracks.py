@@ -12,6 +12,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from vocalsep.audio import MODEL_SAMPLE_RATE
 from vocalsep.errors import F0Error
 from vocalsep.files import write_file
-from vocalsep.table import read_table, shortest
-from vocalsep.voices import is_voice_name, to_voice_name
+from vocalsep.table import asked_names, interpolate, listed, read_table, shortest, to_array, to_path, told
+from vocalsep.voices import MAX_VOICES, folded, is_voice_name, one_line, shown, to_voice_name
 
 HOP_LENGTH = 256
 """Samples at the model rate between two frames."""
@@ -30,6 +31,10 @@ HOP = HOP_LENGTH / MODEL_SAMPLE_RATE
 """Seconds between two frames of the model: 16 ms."""
 MAX_F0 = 8000.0
 """Hz: no voice sings higher; larger values are taken for mistakes such as a column of milliseconds."""
+MIN_HOP = 1e-5
+"""Seconds: shorter than a sample. Less between frames is taken for a mistake, and would fill the memory."""
+_MAX_SECONDS = 24 * 3600.0  # more is taken for times in other units
+_MAX_FRAMES = 1 << 23  # of voices from several files on a common grid: more than a day of 16 ms
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +55,8 @@ class F0Tracks:
     Raises
     ------
     F0Error
-        If values are negative, not finite or above 8 kHz, shapes do not fit, or names do not serve.
+        If values are negative, not finite or above 8 kHz, shapes do not fit, names do not serve, or there are more
+        than 16 voices.
     """
 
     frequencies: NDArray[np.float32]
@@ -62,19 +68,23 @@ class F0Tracks:
         frequencies = _numeric(self.frequencies, "f0s", "Hz, shape (voices, frames)")
         if frequencies.ndim != 2 or frequencies.size == 0:
             raise F0Error(f"f0s have shape {frequencies.shape}; expected (voices, frames), neither of them 0")
-        names = tuple(self.names)
+        if len(frequencies) > MAX_VOICES:
+            raise F0Error(f"f0s have {len(frequencies)} voices; expected 1 to {MAX_VOICES}")
+        names = listed(self.names)
         if len(names) != frequencies.shape[0]:
             raise F0Error(
                 f"f0s have {frequencies.shape[0]} voices but there are {len(names)} names "
-                f"({', '.join(map(str, names))}); expected one name for each voice"
+                f"({one_line(', '.join(map(str, names[: MAX_VOICES + 1])))}); expected one name for each voice"
             )
         for index, name in enumerate(names):
-            if not is_voice_name(name) or name.casefold() in [other.casefold() for other in names[:index]]:
-                raise F0Error(f"name of voice {index + 1} is {name!r}; expected one of its own that a file can have")
+            if not is_voice_name(name) or folded(name) in [folded(other) for other in names[:index]]:
+                raise F0Error(
+                    f"name of voice {index + 1} is {shown(name)}; expected one of its own that a file can have"
+                )
         if not (np.isfinite(frequencies).all() and frequencies.min() >= 0 and frequencies.max() <= MAX_F0):
             raise F0Error(f"f0s hold values that are negative, NaN or above {MAX_F0:g} Hz; expected Hz, 0 = unvoiced")
         if not _is_hop(self.hop):
-            raise F0Error(f"hop is {self.hop!r} s; expected more than 0 and at most 1 second")
+            raise F0Error(f"hop is {shown(self.hop)} s; expected seconds, from {MIN_HOP:g} to 1")
         object.__setattr__(self, "frequencies", frequencies)
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "hop", float(self.hop))
@@ -112,12 +122,13 @@ class F0Tracks:
         F0Error
             If a name is not among the voices.
         """
-        missing = [name for name in names if name not in self.names]
+        names = listed(names)
+        missing = [name for name in names if not isinstance(name, str) or name not in self.names]
         if missing:
-            raise F0Error(f"no voice named {missing[0]!r}; the tracks have {', '.join(self.names)}")
+            raise F0Error(f"no voice named {shown(missing[0])}; the tracks have {', '.join(self.names)}")
         rows = [self.names.index(name) for name in names]
         confidence = None if self.confidence is None else self.confidence[rows]
-        return replace(self, frequencies=self.frequencies[rows], names=tuple(names), confidence=confidence)
+        return replace(self, frequencies=self.frequencies[rows], names=names, confidence=confidence)
 
     def resampled(self, hop: float, n_frames: int) -> F0Tracks:
         """Return the tracks on another grid of frames.
@@ -132,15 +143,15 @@ class F0Tracks:
         n_frames
             Number of new frames.
         """
-        if not _is_hop(hop) or n_frames < 1:
-            raise F0Error(f"grid has {n_frames!r} frames of {hop!r} s; expected some, of at most 1 second")
+        if not _is_hop(hop) or not isinstance(n_frames, Integral) or n_frames < 1:
+            raise F0Error(f"grid has {shown(n_frames)} frames of {shown(hop)} s; expected some, of {MIN_HOP:g} to 1 s")
         if np.isclose(hop, self.hop, rtol=1e-9, atol=0) and n_frames == self.n_frames:
             return self
         old, new = np.arange(float(self.n_frames)), np.arange(n_frames) * (hop / self.hop)
         confidence = None
         if self.confidence is not None:
             confidence = np.stack([np.interp(new, old, row) for row in self.confidence]) * (new < self.n_frames - 0.5)
-        return replace(self, frequencies=_interpolate(self.frequencies, old, new, 0.5), hop=hop, confidence=confidence)
+        return replace(self, frequencies=interpolate(self.frequencies, old, new, 0.5), hop=hop, confidence=confidence)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one table: a line of names (`time,soprano,...`), then time in s and f0 in Hz for each frame.
@@ -197,28 +208,34 @@ class F0Tracks:
         F0Error
             If the file cannot be read as such a table.
         """
-        source = Path(path)
-        if source.is_dir():
+        source = to_path(path)
+        if os.path.isdir(source):  # noqa: PTH112 (of a path that is too long it knows that it is none)
             return _read_folder(source, names)
+        return cls._from_table(source, names)
+
+    @classmethod
+    def _from_table(cls, source: Path, given: Sequence[str] | None) -> F0Tracks:
+        """Return what a file holds; see `from_csv`."""
+        names = None if given is None else asked_names(given)
         header, table = read_table(source)
         own = header or names or [to_voice_name(source.stem, "voice1")] * (table.shape[1] == 2) or []
         if len(own) != table.shape[1] - 1:
             raise F0Error(
-                f"{source}: has {table.shape[1] - 1} columns of f0 and {len(own)} names; expected a first line "
+                f"{told(source)}: has {table.shape[1] - 1} columns of f0 and {len(own)} names; expected a first line "
                 "such as time,soprano,alto,tenor,bass"
             )
         values = table[:, 1:].T
         try:
             if names is None or len(names) == len(own) == 1:
                 return _from_times(table[:, 0], values, tuple(names or own))
-            folded = [name.casefold() for name in own]
-            missing = [name for name in names if name.casefold() not in folded]
+            found = [folded(name) for name in own]
+            missing = [name for name in names if folded(name) not in found]
             if missing:
-                raise F0Error(f"has no column {missing[0]!r}; it has {', '.join(own)}")
-            columns = [folded.index(name.casefold()) for name in names]
+                raise F0Error(f"has no column {shown(missing[0])}; it has {one_line(', '.join(own))}")
+            columns = [found.index(folded(name)) for name in names]
             return _from_times(table[:, 0], values[columns], tuple(names))
         except F0Error as error:
-            raise F0Error(f"{source}: {error}") from error
+            raise F0Error(f"{told(source)}: {error}") from error
 
     def to_midi(self, path: str | os.PathLike[str]) -> None:
         """Write the notes of each voice as a track with its name (format 1, 120 beats a minute, ticks of 1 ms).
@@ -259,80 +276,73 @@ class F0Tracks:
         """
         from vocalsep.midi import read_midi
 
-        frequencies, found = read_midi(Path(path), names, HOP)
+        source = to_path(path)
+        frequencies, found = read_midi(source, None if names is None else asked_names(names), HOP)
         try:
             return cls(frequencies, found)
         except F0Error as error:
-            raise F0Error(f"{path}: {error}") from error
-
-
-def _interpolate(
-    f0: NDArray[np.floating], times: NDArray[np.floating], points: NDArray[np.floating], reach: float
-) -> NDArray[np.float32]:
-    """Return f0, shape (voices, times), at the points: on a logarithmic axis, with no glide over rests or gaps.
-
-    Times, points and reach, how far from its time a value holds, are in hops of the given times.
-    """
-    tolerance = 1e-6
-    left = np.clip(np.searchsorted(times, points + tolerance, side="right") - 1, 0, len(times) - 1)
-    right = np.minimum(left + 1, len(times) - 1)
-    gap = times[right] - times[left]
-    weight = np.clip((points - times[left]) / np.where(gap > 0, gap, 1.0), 0, 1)
-    near = np.abs(points - times[np.where(weight < 0.5, left, right)]) <= reach + tolerance
-    low, high = f0[:, left].astype(float), f0[:, right].astype(float)
-    between = (low > 0) & (high > 0) & (weight > tolerance) & (weight < 1) & (gap <= 2 * reach + tolerance)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        glide = np.exp2(np.log2(low) * (1 - weight) + np.log2(high) * weight)
-    return np.where(between, glide, np.where(weight < 0.5, low, high) * near).astype(np.float32)
+            raise F0Error(f"{told(source)}: {error}") from error
 
 
 def _numeric(values: object, what: str, expected: str) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise F0Error(f"{what} cannot be read as numbers ({error}); expected {expected}") from error
+    array = to_array(values, what, expected)
     if array.dtype.kind not in "iuf":
-        raise F0Error(f"{what} cannot be read as numbers (dtype {array.dtype}); expected {expected}")
+        dtype = one_line(str(array.dtype))
+        raise F0Error(f"{what} cannot be read as numbers (dtype {dtype}); expected {expected}")
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
 
 
 def _is_hop(hop: Any) -> bool:
     try:
-        return 0 < float(hop) <= 1
-    except (TypeError, ValueError):
+        return isinstance(hop, Real) and not isinstance(hop, bool) and MIN_HOP <= float(hop) <= 1
+    except OverflowError:
         return False
 
 
 def _from_times(times: NDArray[np.float64], values: NDArray[np.float64], names: tuple[str, ...]) -> F0Tracks:
+    given = F0Tracks(np.where(values < 0, 0.0, values), names)  # refuses what is no f0
     if not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
         raise F0Error("times are negative, NaN or do not grow; expected seconds from 0 upwards")
-    hop = float(np.median(np.diff(times))) if len(times) > 1 else HOP
-    if times[-1] > 24 * 3600 or hop > 1:
-        raise F0Error(f"times reach {times[-1]:g} in steps of {hop:g}; expected seconds, steps up to 1")
-    f0 = np.where(values < 0, 0.0, values)
+    hop = float(np.median(np.diff(times))) if len(times) > 1 and times[-1] <= _MAX_SECONDS else HOP
+    if times[-1] > _MAX_SECONDS or not MIN_HOP <= hop <= 1:
+        raise F0Error(
+            f"times reach {times[-1]:g} in steps of {hop:g}; expected seconds, "
+            f"at most 24 hours in steps of {MIN_HOP:g} to 1"
+        )
     last = len(times) - 1
     mean = times[-1] / last if last else HOP
     if np.abs(times - np.arange(len(times)) * mean).max() <= 0.25 * mean:  # times are rounded, often to 1 ms
-        return F0Tracks(f0, names, HOP if abs(mean - HOP) * last < 1e-3 else mean)
+        return replace(given, hop=HOP if abs(mean - HOP) * last < 1e-3 else mean)
     centres = np.arange(int(np.ceil(times[-1] / HOP - 1e-6)) + 1) * HOP
     # A value holds for half a hop either side, and a little more where times are uneven.
-    return F0Tracks(_interpolate(f0, times / hop, centres / hop, reach=0.75), names, HOP)
+    return F0Tracks(interpolate(given.frequencies, times / hop, centres / hop, reach=0.75), names, HOP)
 
 
-def _read_folder(folder: Path, names: Sequence[str] | None) -> F0Tracks:
-    paths = {path.stem: path for path in sorted(folder.glob("*.csv"))}
-    if not paths:
-        raise F0Error(f"{folder}: holds no .csv files; expected one for each voice")
-    missing = [name for name in names or [] if name not in paths]
+def _read_folder(folder: Path, given: Sequence[str] | None) -> F0Tracks:
+    try:
+        # What begins with a dot is hidden, such as the copies that macOS makes of what a file system cannot keep.
+        found = sorted(path for path in folder.glob("*.csv") if not path.name.startswith(".") and not path.is_dir())
+    except OSError as error:
+        raise F0Error(f"{told(folder)}: cannot be read ({error.strerror}); expected a .csv for each voice") from error
+    paths = {path.stem: path for path in found}
+    names = tuple(paths) if given is None else asked_names(given)
+    if not paths or len(names) > MAX_VOICES:
+        raise F0Error(
+            f"{told(folder)}: holds {len(paths) or 'no'} .csv files; expected one for each voice, at most {MAX_VOICES}"
+        )
+    missing = [name for name in names if name not in paths]
     if missing:
-        raise F0Error(f"{folder}: has no {missing[0]}.csv; it has {', '.join(paths)}")
-    tracks = {name: F0Tracks.from_csv(paths[name], [name]) for name in names or paths}
+        there = one_line(", ".join(paths))
+        raise F0Error(f"{told(folder)}: has no {one_line(missing[0])}.csv; it has {there}")
+    tracks = {name: F0Tracks._from_table(paths[name], [name]) for name in names}
+    seconds = max(track.n_frames * track.hop for track in tracks.values())
     hop = min(track.hop for track in tracks.values())
+    hop = hop if seconds / hop <= _MAX_FRAMES else HOP
     frames = max(int(np.ceil(track.n_frames * track.hop / hop)) for track in tracks.values())
     rows = {name: track.resampled(hop, frames).frequencies[0] for name, track in tracks.items()}
-    order = list(names) if names else sorted(rows, key=lambda name: -register(rows[name]))
-    return F0Tracks(np.stack([rows[name] for name in order]), tuple(order), hop)
+    order = names if given is not None else tuple(sorted(rows, key=lambda name: -register(rows[name])))
+    return F0Tracks(np.stack([rows[name] for name in order]), order, hop)
 
 
 def register(f0: NDArray[np.float32]) -> float:

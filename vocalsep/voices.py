@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 from numbers import Integral
 from typing import TypeAlias
+from unicodedata import normalize
 
 from vocalsep.errors import VoicesError
 
@@ -22,6 +23,32 @@ _RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*]')
 # Devices of Windows: nul.wav is one as well.
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 _MAX_NAME_BYTES = 200  # file systems allow 255, some are for the suffix
+
+
+def one_line(text: str, limit: int = 80) -> str:
+    r"""Return a text as error messages tell it: in one line of printable characters, cut after `limit` of them.
+
+    Examples
+    --------
+    >>> one_line("first\n  second"), one_line("soprano" * 3, 10)
+    ('first second', 'soprano...')
+    """
+    line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text[:10_000].split()))
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def shown(value: object) -> str:
+    """Return how Python writes a value as error messages tell it; see `one_line`."""
+    try:
+        return one_line(repr(value))
+    except Exception:  # whatever a stranger's class raises; Python's own int, if it has thousands of digits
+        return f"<{type(value).__name__}>"
+
+
+def folded(name: str) -> str:
+    """Return what two names share that some file system takes for one: letter case and composition go."""
+    # Folding case can decompose again, so that composition is normalised twice.
+    return normalize("NFC", normalize("NFC", name).casefold())
 
 
 def is_voice_name(name: object) -> bool:
@@ -77,15 +104,14 @@ class Voice:
 
     def __post_init__(self) -> None:
         if not is_voice_name(self.name):
-            raise VoicesError(f"voice name is {self.name!r}; expected a name that can be part of a file name")
+            raise VoicesError(f"voice name is {shown(self.name)}; expected a name that can be part of a file name")
         try:
-            ordered = 0 < self.fmin < self.fmax < float("inf")
-        except TypeError:
+            ordered = 0 < float(self.fmin) < float(self.fmax) < float("inf")
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: tensors of many numbers
             ordered = False
-        if not ordered:
-            raise VoicesError(
-                f"range of {self.name} is {self.fmin}-{self.fmax} Hz; expected a lower and a higher frequency"
-            )
+        if not ordered or isinstance(self.fmin, str) or isinstance(self.fmax, str):
+            limits = f"{shown(self.fmin)}-{shown(self.fmax)}"
+            raise VoicesError(f"range of {self.name} is {limits} Hz; expected a lower and a higher frequency")
 
 
 # Ranges of choral writing, widened by about a tone (C4-A5, G3-D5, C3-G4, E2-C4 are the usual ones).
@@ -134,22 +160,24 @@ def parse_voices(voices: VoicesLike) -> tuple[Voice, ...]:
     ['voice1', 'voice2']
     """
     if isinstance(voices, (bool, bytes)) or not isinstance(voices, (str, Integral, Sequence)):
-        raise VoicesError(f"voices is {voices!r}; expected part letters such as SATB, names, or a number")
+        raise VoicesError(f"voices is {shown(voices)}; expected part letters such as SATB, names, or a number")
     if isinstance(voices, str):
         number = re.fullmatch(r"\s*([0-9]{1,9})\s*", voices)
         parsed = _numbered(int(number[1])) if number else _parse_text(voices.strip())
     elif isinstance(voices, Integral):
         parsed = _numbered(int(voices))
     else:
+        if len(voices) > MAX_VOICES:
+            raise VoicesError(f"voices is {shown(voices)}, {len(voices)} voices; expected 1 to {MAX_VOICES}")
         parsed = [item if isinstance(item, Voice) else _parse_name(item) for item in voices]
     if not 1 <= len(parsed) <= MAX_VOICES:
-        raise VoicesError(f"voices is {voices!r}, {len(parsed)} voices; expected 1 to {MAX_VOICES}")
+        raise VoicesError(f"voices is {shown(voices)}, {len(parsed)} voices; expected 1 to {MAX_VOICES}")
     return _with_unique_names(parsed)
 
 
 def _numbered(number: int) -> list[Voice]:
     if not 1 <= number <= MAX_VOICES:
-        raise VoicesError(f"number of voices is {number}; expected 1 to {MAX_VOICES}")
+        raise VoicesError(f"number of voices is {shown(number)}; expected 1 to {MAX_VOICES}")
     return [Voice(f"voice{index + 1}") for index in range(number)]
 
 
@@ -159,7 +187,7 @@ def _parse_text(text: str) -> list[Voice]:
     unknown = sorted(set(text.upper()) - set(PARTS))
     if unknown or not text:
         raise VoicesError(
-            f"voices is {text!r}; expected part letters out of {''.join(PARTS)}, such as SATB, a number, or names "
+            f"voices is {shown(text)}; expected part letters out of {''.join(PARTS)}, such as SATB, a number, or names "
             "with commas between them"
         )
     return [PARTS[letter] for letter in text.upper()]
@@ -167,7 +195,7 @@ def _parse_text(text: str) -> list[Voice]:
 
 def _parse_name(text: str) -> Voice:
     if not isinstance(text, str):
-        raise VoicesError(f"a voice is {text!r}; expected a name or a Voice")
+        raise VoicesError(f"a voice is {shown(text)}; expected a name or a Voice")
     name, ranged, span = (part.strip() for part in text.partition("="))
     if not ranged:
         if name in PARTS:
@@ -182,7 +210,7 @@ def _parse_name(text: str) -> Voice:
     except ValueError:
         fmin = fmax = 0.0
     if not match or fmin <= 0:
-        raise VoicesError(f"range of {name!r} is {span!r}; expected two frequencies in Hz, such as 200-900")
+        raise VoicesError(f"range of {shown(name)} is {shown(span)}; expected two frequencies in Hz, such as 200-900")
     return Voice(name, fmin, fmax)
 
 
@@ -195,8 +223,8 @@ def _with_unique_names(voices: list[Voice]) -> tuple[Voice, ...]:
         else voice
         for voice in voices
     )
-    folded = Counter(voice.name.casefold() for voice in numbered)
-    twice = [name for name, times in folded.items() if times > 1]
+    counted = Counter(folded(voice.name) for voice in numbered)
+    twice = [name for name, times in counted.items() if times > 1]
     if twice:
-        raise VoicesError(f"voice {twice[0]!r} is named more than once; expected a name of its own for each voice")
+        raise VoicesError(f"voice {shown(twice[0])} is named more than once; expected a name of its own for each voice")
     return numbered
