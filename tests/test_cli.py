@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from vocalsep import __version__, audio, estimator, separator, weights
+from vocalsep import __version__, audio, estimator, weights
 from vocalsep.cli import main
 from vocalsep.evaluation import benchmark as bench
 from vocalsep.tracks import F0Tracks
@@ -23,8 +23,8 @@ FRAMES = 100
 F0 = np.array([[440.0], [330.0], [220.0], [110.0]], dtype=np.float32) * np.ones(FRAMES, dtype=np.float32)
 NAMES = ("soprano", "alto", "tenor", "bass")
 COMMANDS = [
-    *("separate", "adapt", "f0", "evaluate", "train", "train-f0"),
-    *("benchmark", "benchmark-f0", "benchmark-data", "benchmark-band"),
+    *("separate", "adapt", "f0", "models", "evaluate", "train", "train-f0"),
+    *("benchmark", "benchmark-f0", "benchmark-data", "benchmark-band", "benchmark-long", "completion"),
 ]
 
 
@@ -112,129 +112,6 @@ class TestStart:
         assert "Usage: " in result.stderr
 
 
-class TestSeparate:
-    def test_stems_are_written_and_told(self, folder, model):
-        result = run("separate", "choir.wav", "--f0", "f0.csv", *model)
-        assert result.exit_code == 0, result.output
-        written = [f"separated/choir/{name}.wav" for name in NAMES]
-        assert files_in(folder / "separated") == sorted(path.removeprefix("separated/") for path in written)
-        head, *lines = result.stdout.splitlines()
-        assert head.startswith("choir.wav: 1.6 s, separated in ")
-        assert lines == [f"  {path}  (sings 100% of the time)" for path in written]
-        assert result.stderr == ""
-
-    def test_they_add_up_to_the_recording(self, folder, model, quartet):
-        assert run("separate", "choir.wav", "--f0", "f0.csv", "--float32", "-o", "out", *model).exit_code == 0
-        total = sum(audio.read(f"out/choir/{name}.wav").waveform for name in NAMES)
-        np.testing.assert_allclose(total[0], quartet.sum(axis=0), atol=1e-6)
-
-    def test_without_f0_it_is_tracked(self, folder, model):
-        result = run("separate", "choir.wav", "--voices", "SA", *model)
-        assert result.exit_code == 0, result.output
-        assert files_in(folder / "separated") == ["choir/alto.wav", "choir/soprano.wav"]
-
-    def test_options(self, folder, model):
-        arguments = ["--format", "flac", "--int24", "--residual", "--filename", "{stem}-{track}.{ext}", "-o", "x/y"]
-        result = run("separate", "choir.wav", "--f0", "f0.csv", *arguments, *model)
-        assert result.exit_code == 0, result.output
-        assert files_in(folder / "x") == sorted(f"y/{name}-choir.flac" for name in (*NAMES, "residual"))
-        info = pytest.importorskip("soundfile").info("x/y/bass-choir.flac")
-        assert info.subtype == "PCM_24"
-
-    def test_f0_as_folder_and_midi(self, folder, model):
-        F0Tracks(F0, NAMES).to_csv_per_voice("tracks")
-        assert run("separate", "choir.wav", "--f0", "tracks", "-o", "a", *model).exit_code == 0
-        assert run("separate", "choir.wav", "--f0", "f0.csv", "-o", "b", *model).exit_code == 0
-        for name in NAMES:
-            assert Path(f"a/choir/{name}.wav").read_bytes() == Path(f"b/choir/{name}.wav").read_bytes()
-
-    def test_guides(self, folder, model):
-        result = run("separate", "choir.wav", "--guides", "stems", *model)
-        assert result.exit_code == 0, result.output
-        assert files_in(folder / "separated") == sorted(f"choir/{name}.wav" for name in NAMES)
-
-    def test_one_bad_file_does_not_stop_the_others(self, folder, model):
-        Path("bad.wav").write_text("no sound")
-        shutil.copy("choir.wav", "last.wav")
-        result = run("separate", "choir.wav", "bad.wav", "last.wav", "--voices", "SA", *model)
-        assert result.exit_code == 2
-        assert files_in(folder / "separated") == [
-            f"{track}/{v}.wav" for track in ("choir", "last") for v in ("alto", "soprano")
-        ]
-        lines = result.stderr.splitlines()
-        assert lines[0].startswith("Error: bad.wav: cannot be read as audio")
-        assert lines[1] == "Error: 1 of 3 files could not be separated"
-        assert len(lines) == 2
-
-    def test_stems_that_exist(self, folder, model):
-        Path("separated/choir").mkdir(parents=True)
-        Path("separated/choir/alto.wav").write_text("mine")
-        assert "alto.wav exists; use --overwrite" in refused("separate", "choir.wav", "--f0", "f0.csv", *model)
-        assert files_in(folder / "separated") == ["choir/alto.wav"]
-        assert run("separate", "choir.wav", "--f0", "f0.csv", "--overwrite", *model).exit_code == 0
-        assert audio.read("separated/choir/alto.wav").sample_rate == 16000
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["nowhere.wav"], "nowhere.wav: no such file"),
-            (["stems"], "is a folder"),
-            (["f0.csv"], "cannot be read as audio"),
-            (["choir.wav", "--f0", "nowhere.csv"], "nowhere.csv: no such file"),
-            (["choir.wav", "--f0", "choir.wav"], "is not text"),
-            (["choir.wav", "--guides", "nowhere"], "nowhere: is not a folder"),
-            (["choir.wav", "--guides", "stems", "--voices", "SATR"], "has no recording of baritone"),
-            (["choir.wav", "--f0", "f0.csv", "--guides", "stems"], "expected one of them"),
-            (["choir.wav", "x.wav", "--f0", "f0.csv"], "belong to one recording; got 2 files"),
-            (["choir.wav", "--f0", "f0.csv", "--voices", "SMA"], "no column 'mezzo'"),
-            (["choir.wav", "--voices", "XYZ"], "expected part letters"),
-            (["choir.wav", "--f0", "short.csv"], "expected 100 frames"),
-            (["choir.wav", "--int24", "--float32"], "expected one of them"),
-            (["choir.wav", "--format", "mp3", "--int24"], "mp3 has no bit depth"),
-            (["choir.wav", "--filename", "../{stem}.{ext}"], "leads out of the folder"),
-            (["choir.wav", "--filename", "{track.__class__}/{stem}.{ext}"], "expected a template"),
-            (["choir.wav", "--filename", "{stem}" + "o" * 300 + ".{ext}", "-o", "."], "cannot be a file"),
-            (["choir.wav", "stems/../stems/choir.wav"], "would both be"),
-            (["choir.wav", "--voices", "residual,b", "--residual"], "a voice is named 'residual'"),
-        ],
-    )
-    def test_what_is_refused(self, folder, model, arguments, message):
-        F0Tracks(np.full((4, 400), 200.0, np.float32), NAMES).to_csv("short.csv")
-        before = files_in(folder)
-        assert message in refused("separate", *arguments, *model)
-        assert files_in(folder) == before
-
-    @pytest.mark.parametrize("weights", ["no-such", "nowhere.safetensors", "crepe-tiny", "choir.wav"])
-    def test_weights_that_do_not_serve(self, weights):
-        refused("separate", "choir.wav", "--f0", "f0.csv", "-n", weights)
-
-    def test_weights_that_do_not_fit(self, tiny_model):
-        from vocalsep import weights
-
-        config, tensors = weights.load(tiny_model)
-        weights.save("x.safetensors", {**config, "channels": 8}, tensors)
-        assert "do not fit the estimator" in refused("separate", "choir.wav", "--f0", "f0.csv", "-n", "x.safetensors")
-
-    def test_verbose_shows_the_traceback(self):
-        result = run("--verbose", "separate", "nowhere.wav", "--f0", "f0.csv", "-n", "no-such")
-        assert result.exit_code == 2
-        assert "Traceback (most recent call last)" in result.stderr
-        assert result.stderr.splitlines()[-1].startswith("Error: no weights named")
-
-    @pytest.mark.parametrize("verbose", [False, True])
-    def test_what_nobody_expected_exits_with_1(self, model, monkeypatch, verbose):
-        def fail(*_: object, **__: object) -> None:
-            raise RuntimeError("two\n  lines")
-
-        monkeypatch.setattr(separator.Separator, "separate", fail)
-        result = run(*["--verbose"] * verbose, "separate", "choir.wav", "--f0", "f0.csv", *model)
-        assert result.exit_code == 1
-        lines = result.stderr.splitlines()
-        assert lines[-1].startswith("Error: RuntimeError: two lines (unexpected: run `vocalsep --verbose")
-        assert ("Traceback" in result.stderr) == verbose
-        assert verbose or len(lines) == 1
-
-
 class TestF0:
     def test_a_table_and_a_picture(self, folder):
         result = run("f0", "choir.wav")
@@ -250,9 +127,9 @@ class TestF0:
         given = ["--f0", form[-1], "--voices", "SATB"]
         assert run("separate", "choir.wav", "-o", "direct", *model).exit_code == 0
         assert run("separate", "choir.wav", "-o", "given", *given, *model).exit_code == 0
-        assert len(files_in(folder / "direct")) == 4
-        for name in files_in(folder / "direct"):
-            assert Path("direct", name).read_bytes() == Path("given", name).read_bytes()
+        assert len(files_in(folder / "direct" / "choir")) == 4
+        for name in files_in(folder / "direct" / "choir"):
+            assert Path("direct/choir", name).read_bytes() == Path("given/choir", name).read_bytes()
 
     def test_what_is_swapped_in_the_csv_is_swapped_in_the_stems(self, folder, model):
         """With the names of two columns exchanged, and with their contents, the stems exchange their contents."""
@@ -276,10 +153,10 @@ class TestF0:
         assert run("f0", "choir.wav", "--no-picture", "--guides", "stems", "-o", "tracks.csv").exit_code == 0
         for given in (["--guides", "stems", "-o", "direct"], ["--f0", "tracks.csv", "-o", "given"]):
             assert run("separate", "choir.wav", "--float32", *given, *model).exit_code == 0
-        assert len(files_in(folder / "direct")) == 4
-        for name in files_in(folder / "direct"):
+        assert len(files_in(folder / "direct" / "choir")) == 4
+        for name in files_in(folder / "direct" / "choir"):
             # Not the bytes: the header of a float file holds the second in which it was written.
-            pair = [audio.read(Path(form, name)).waveform for form in ("direct", "given")]
+            pair = [audio.read(Path(form, "choir", name)).waveform for form in ("direct", "given")]
             np.testing.assert_array_equal(*pair)
 
     def test_notes(self, folder, model):
@@ -525,15 +402,3 @@ class TestBenchmark:
     def test_missing_parts(self, model):
         Path("stems/soprano.wav").unlink()
         assert "has no recording named soprano_3" in refused("benchmark", "stems", *model)
-
-
-def test_a_real_choir_with_the_default_weights(data, tmp_path):
-    """A whole choir in a room: four stems, none empty, that add up to the recording within 16-bit rounding."""
-    source = data / "mixtures" / "dagstuhl_tebe_poem_full_choir_take02.flac"
-    result = run("separate", source, "-o", tmp_path)
-    assert result.exit_code == 0, result.stderr
-    recording = audio.read(source).waveform
-    stems = [audio.read(tmp_path / source.stem / f"{name}.wav").waveform for name in NAMES]
-    np.testing.assert_allclose(sum(stems), recording, rtol=0, atol=4 * 2.0**-16 + 1e-5)
-    levels = [float((stem**2).sum() / (recording**2).sum()) for stem in stems]
-    assert min(levels) > 0.05

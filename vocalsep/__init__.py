@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vocalsep.api import separate, separate_file
+    from vocalsep.batch.folders import separate_files
     from vocalsep.errors import VocalsepError
-    from vocalsep.f0.crepe import f0_from_stems
     from vocalsep.f0.polyphonic import track_polyphonic
+    from vocalsep.f0.single import f0_from_stems
     from vocalsep.separation import Separation
-    from vocalsep.separator import Separator, separate, separate_file, separate_files
+    from vocalsep.separator import Separator
     from vocalsep.tracks import F0Tracks
     from vocalsep.voices import Voice, parse_voices
 
@@ -40,11 +42,11 @@ _MODULES = {
     "Separator": "vocalsep.separator",
     "VocalsepError": "vocalsep.errors",
     "Voice": "vocalsep.voices",
-    "f0_from_stems": "vocalsep.f0.crepe",
+    "f0_from_stems": "vocalsep.f0.single",
     "parse_voices": "vocalsep.voices",
-    "separate": "vocalsep.separator",
-    "separate_file": "vocalsep.separator",
-    "separate_files": "vocalsep.separator",
+    "separate": "vocalsep.api",
+    "separate_file": "vocalsep.api",
+    "separate_files": "vocalsep.batch.folders",
     "track_polyphonic": "vocalsep.f0.polyphonic",
 }
 

@@ -17,16 +17,15 @@ from vocalsep.cli.benchmark_band import benchmark_band
 from vocalsep.cli.benchmark_data import benchmark_data
 from vocalsep.cli.benchmark_f0 import benchmark_f0
 from vocalsep.cli.benchmark_long import benchmark_long
+from vocalsep.cli.completion import completion
 from vocalsep.cli.evaluate import evaluate
+from vocalsep.cli.exit_codes import BAD_INPUT, INTERRUPTED
 from vocalsep.cli.f0 import f0
 from vocalsep.cli.models import models
 from vocalsep.cli.separate import separate
 from vocalsep.cli.train import train
 from vocalsep.cli.train_f0 import train_f0
-from vocalsep.errors import VocalsepError
-
-BAD_INPUT = 2
-"""Exit code for what the user can mend; unexpected errors exit with 1."""
+from vocalsep.errors import VocalsepError, printable
 
 
 class _Group(click.Group):
@@ -43,9 +42,12 @@ class _Group(click.Group):
                 return super().invoke(ctx)
         except VocalsepError as error:
             _show_traceback(ctx)
-            click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+            click.echo(f"Error: {printable(' '.join(str(error).split()))}", err=True)
             sys.exit(BAD_INPUT)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt, BrokenPipeError):
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             _show_traceback(ctx)
@@ -95,5 +97,6 @@ for command in (
     benchmark_data,
     benchmark_band,
     benchmark_long,
+    completion,
 ):
     main.add_command(command)

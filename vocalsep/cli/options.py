@@ -161,8 +161,6 @@ def given_tracks(f0_path: Path | None, guides: Path | None, voices: str | None, 
         raise ParameterError("both --f0 and --guides are given; expected one of them")
     names = None if voices is None else [voice.name for voice in parse_voices(voices)]
     if f0_path is not None:
-        if not f0_path.exists():
-            raise ParameterError(f"--f0: {f0_path}: no such file")
         if f0_path.suffix.lower() in (".mid", ".midi"):
             return F0Tracks.from_midi(f0_path, names)
         return F0Tracks.from_csv(f0_path, names)
