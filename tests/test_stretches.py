@@ -22,8 +22,8 @@ def decibels(difference: np.ndarray, whole: np.ndarray) -> float:
 
 
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stretches of 6 s, cut 2 s at a time, and paths of 8 s."""
-    monkeypatch.setattr(separator, "STRETCH_FRAMES", 3 * stretches.ALIGNED_FRAMES)
+    """Stretches of 6 s, cut a quarter of a second or so at a time, and paths of 8 s."""
+    monkeypatch.setattr(separator, "STRETCH_FRAMES", 375)
     monkeypatch.setattr(separator, "_VALUES_AT_ONCE", 1)
     monkeypatch.setattr(polyphonic, "_SPAN_CHUNKS", 2)
 
@@ -85,7 +85,7 @@ def test_tracking_and_refinement_in_stretches(monkeypatch):
         assert decibels(pieces.stems[name] - stem, stem) < -60
 
 
-def test_many_channels_are_cut_in_shorter_blocks(tiny_model, duet, f0):
+def test_more_values_are_cut_in_shorter_blocks(tiny_model, duet, f0):
     recording = np.tile(duet[: 5 * 16000], (96, 1)) * np.linspace(-1, 1.1, 96, dtype=np.float32)[:, None]
     tracks = F0Tracks(f0[:, :313], ("high", "low"))
     lengths = []

@@ -1,4 +1,13 @@
-"""The exceptions that vocalsep raises for what a user can mend: bad files, bad values, missing weights."""
+"""The exceptions that vocalsep raises for what a user can mend: bad files, bad values, missing weights.
+
+Their messages are one sentence of bounded length; `shown` and `one_line` put in what was got.
+"""
+
+from __future__ import annotations
+
+import re
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class VocalsepError(Exception):
@@ -27,3 +36,37 @@ class ParameterError(VocalsepError, ValueError):
 
 class MissingExtraError(VocalsepError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""
+
+
+def one_line(text: str, limit: int = 80) -> str:
+    r"""Return a text as error messages tell it: in one line of printable characters, cut after `limit` of them.
+
+    Examples
+    --------
+    >>> one_line("first\n  second"), one_line("soprano" * 3, 10)
+    ('first second', 'soprano...')
+    """
+    line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text[:10_000].split()))
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def shown(value: object) -> str:
+    """Return how Python writes a value as error messages tell it; see `one_line`."""
+    try:
+        return one_line(repr(value))
+    except Exception:  # whatever a stranger's class raises; Python's own int, if it has thousands of digits
+        return f"<{type(value).__name__}>"
+
+
+def printable(text: object) -> str:
+    r"""Return a text, or a path, on one line that any terminal can show and none obeys.
+
+    Examples
+    --------
+    >>> print(printable("bell\x07\nline, byte \udce9"))
+    bell\x07\nline, byte \xe9
+    """
+    decoded = _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(text))
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in decoded
+    )

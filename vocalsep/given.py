@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.errors import F0Error
+from vocalsep.errors import F0Error, shown
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER, track_mixdown
 from vocalsep.mixdown import Mixdown
 from vocalsep.table import to_array
 from vocalsep.tracks import HOP, F0Tracks
-from vocalsep.voices import MAX_VOICES, VoicesLike, parse_voices, shown
+from vocalsep.voices import MAX_VOICES, VoicesLike, parse_voices
 
 MIN_F0 = 20.0
 """Hz: no voice sings lower; smaller values are taken for mistakes such as flags, and have harmonics without end."""

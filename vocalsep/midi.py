@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vocalsep.errors import F0Error
+from vocalsep.errors import F0Error, one_line
 from vocalsep.notes import A4, Note, find_notes, rounded, to_hz, tuning
 from vocalsep.table import read_content, told
-from vocalsep.voices import MAX_VOICES, one_line, to_voice_name
+from vocalsep.voices import MAX_VOICES, to_voice_name
 
 if TYPE_CHECKING:
     import mido

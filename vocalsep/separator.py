@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, validate_sample_rate, validate_waveform
 from vocalsep.device import resolve_device
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.errors import AudioError, ParameterError, shown
 from vocalsep.estimator import load_estimator
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
 from vocalsep.f0.refinement import refine_tracks
@@ -30,10 +30,11 @@ from vocalsep.mixdown import Mixdown, mixdown_of
 from vocalsep.recording import ArrayRecording, Recording, pieces
 from vocalsep.separation import Separation
 from vocalsep.spectrum import StftGrid
-from vocalsep.stretches import ALIGNED_FRAMES, STRETCH_FRAMES, Span, cut_span, estimate_span, fitted_span
+from vocalsep.stretches import STRETCH_FRAMES, Blocks, Span, cut_span, estimate_span, fitted_span
 from vocalsep.synthesizer import VoiceParameters
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
+from vocalsep.weights.names import as_text
 
 if TYPE_CHECKING:
     from vocalsep.training.adaptation import Adapted
@@ -46,9 +47,10 @@ RESIDUAL = "residual"
 
 _MAX_REFINE = 10  # each takes as long as the separation
 LEVEL = 0.5  # full scale that recordings are brought to before estimation, as in training
+_CUT_MARGIN = Blocks.of(MODEL_SAMPLE_RATE, 1, 1).margin  # frames
 _CREPE_FRAMES = 4  # beside a stretch: more than half a window of CREPE
 _ADAPT_STRETCHES = 20  # (10 minutes): more of a recording is not needed to adapt to it
-_VALUES_AT_ONCE = 4_000_000  # samples times channels that are cut at once: 30 s of 48 kHz stereo, and more
+_VALUES_AT_ONCE = 16_000_000  # samples of stems that are cut at once: 30 s of 48 kHz stereo in five
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Separator:
         fitting: bool = True,
     ) -> None:
         self.device = resolve_device(device)
-        self.network = load_estimator(os.fspath(model), self.device)
+        self.network = load_estimator(as_text(model), self.device)
         self.tracker = tracker
         self.fitting = fitting
         self.adaptation: Adapted | None = None
@@ -164,21 +166,25 @@ class Separator:
         grid = StftGrid.of_duration(recording.sample_rate)
         gate = residual_gate(torch.from_numpy(tracks.frequencies)) if residual else None
         n_frames = min(grid.n_frames(mixdown.source_samples), tracks.n_frames)
-        frames = _block_frames(recording)
-        size, margin = (round(n * grid.hop_length) for n in (frames, ALIGNED_FRAMES))
+        values = recording.channels * (tracks.n_voices + residual)
+        blocks = Blocks.of(recording.sample_rate, values, _VALUES_AT_ONCE)
+        size, margin = (round(n * grid.hop_length) for n in blocks)
         span, done = None, 0
         for piece in pieces(recording, size, margin):
-            first = done // size * frames
-            last = min(first + frames, n_frames)
+            first = done // size * blocks.frames
+            last = min(first + blocks.frames, n_frames)
             if last <= first:  # longer than it was
                 break
             if first % STRETCH_FRAMES == 0:
                 span = self._span(mixdown, tracks, first, min(first + STRETCH_FRAMES, tracks.n_frames))
             assert span is not None
-            waveform, origin = torch.from_numpy(piece.waveform), first - ALIGNED_FRAMES
-            stems = cut_span(span, waveform, origin, grid, first, last, n_frames, listening=self.fitting, gate=gate)
+            waveform, origin = torch.from_numpy(piece.waveform), first - blocks.margin
+            kept = slice(margin, margin + piece.length)
+            stems = cut_span(
+                span, waveform, origin, grid, first, last, n_frames, kept, listening=self.fitting, gate=gate
+            )
             done += piece.length
-            yield stems[..., margin : margin + piece.length].numpy()
+            yield stems.numpy()
             progress("masks", last / n_frames)
         if done != mixdown.source_samples:
             raise AudioError(
@@ -247,15 +253,14 @@ class Separator:
         Shape (voices, samples at 16 kHz), the first of them on the first frame.
         """
         span = self._span(mixdown, tracks, first, last)
-        origin = first - ALIGNED_FRAMES
+        origin = first - _CUT_MARGIN
         start, stop = first * HOP_LENGTH, min(last * HOP_LENGTH, mixdown.samples)
-        waveform = mixdown.read(origin * HOP_LENGTH, stop + ALIGNED_FRAMES * HOP_LENGTH)
+        waveform = mixdown.read(origin * HOP_LENGTH, stop + _CUT_MARGIN * HOP_LENGTH)
         levelled = torch.from_numpy(waveform[None]) * level_gain(mixdown.peak)
-        stems = cut_span(
-            span, levelled, origin, StftGrid.of_duration(), first, last, tracks.n_frames, listening=self.fitting
-        )
-        margin = start - origin * HOP_LENGTH
-        return stems[:, 0, margin : margin + stop - start].numpy()
+        kept = slice(start - origin * HOP_LENGTH, stop - origin * HOP_LENGTH)
+        grid = StftGrid.of_duration()
+        stems = cut_span(span, levelled, origin, grid, first, last, tracks.n_frames, kept, listening=self.fitting)
+        return stems[:, 0].numpy()
 
     def track(
         self,
@@ -352,18 +357,12 @@ def _stretches(n_frames: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + STRETCH_FRAMES, n_frames)
 
 
-def _block_frames(recording: Recording) -> int:
-    """Return how many frames of a recording are cut at once: a divisor of a stretch."""
-    values = recording.channels * recording.sample_rate * 2  # in the frames that are aligned with samples
-    return ALIGNED_FRAMES * max(n for n in (1, 3, 5, 15) if n == 1 or n * values <= _VALUES_AT_ONCE)
-
-
 def _refinements(refine: int | None, given: bool) -> int:
     if refine is None:
         # What a user gives, or has corrected, stays as it is.
         return 0 if given else DEFAULT_REFINE
     if isinstance(refine, bool) or not isinstance(refine, Integral) or not 0 <= refine <= _MAX_REFINE:
-        raise ParameterError(f"refine is {refine!r}; expected a number from 0 to {_MAX_REFINE}")
+        raise ParameterError(f"refine is {shown(refine)}; expected a number from 0 to {_MAX_REFINE}")
     return int(refine)
 
 

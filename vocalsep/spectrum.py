@@ -217,9 +217,9 @@ class InverseStft:
         self.waveform[..., low:high] += block[..., low - start : high - start]
         self.weight[low:high] += weight[low - start : high - start]
 
-    def result(self) -> Tensor:
-        """Return the waveform, shape (..., samples), once all frames are added."""
-        return self.waveform / self.weight.clamp_min(1e-8)
+    def result(self, kept: slice = slice(None)) -> Tensor:
+        """Return the waveform, shape (..., samples), or the samples of it that are kept, once all frames are added."""
+        return self.waveform[..., kept] / self.weight[kept].clamp_min(1e-8)
 
 
 def istft(spectrum: Tensor, grid: StftGrid, samples: int) -> Tensor:

@@ -17,8 +17,6 @@ from vocalsep.separator import Analysis, Separator, stem_names
 from vocalsep.tracks import F0Tracks
 from vocalsep.voices import VoicesLike
 
-CLIP_MODES = ("rescale", "clamp", "none")
-
 
 @dataclass(frozen=True)
 class Settings:

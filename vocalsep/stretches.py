@@ -5,6 +5,7 @@ So memory does not grow with the length of the recording, and a stretch gives wh
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,15 +19,47 @@ from vocalsep.spectrum import InverseStft, StftGrid, instantaneous_frequency, st
 from vocalsep.synthesizer import VoiceParameters, voice_power
 from vocalsep.tracks import HOP_LENGTH
 
-ALIGNED_FRAMES = 125
-"""Frames (2 s) that are a whole number of samples at every sample rate."""
-STRETCH_FRAMES = 15 * ALIGNED_FRAMES
-"""Frames (30 s) whose parameters are found at once."""
+STRETCH_FRAMES = 1875
+"""Frames (30 s) whose parameters are found at once: a whole number of samples at every sample rate, as 125 are."""
 MASK_FRAMES = 5
 """Frames on both sides whose windows reach into a stretch."""
+_MARGIN_FRAMES = 9  # on both sides of what is cut, besides those windows' own halves
 _FIT_FRAMES = 48  # on both sides: those of the masks, and half as much again as fitting reaches
 _WINDOW_FRAMES = 8  # besides those that the network reaches: half a window of the STFT that it looks at
 _BINS_AT_ONCE = 200_000  # bins times frames whose masks are rendered at once: a second at 48 kHz
+
+
+class Blocks(NamedTuple):
+    """How a recording is gone through at its own sample rate."""
+
+    frames: int
+    """Of a block, a divisor of a stretch."""
+    margin: int
+    """Frames beside a block, on both sides, that its stems depend on."""
+
+    @classmethod
+    def of(cls, sample_rate: int, values: int, most: int) -> Blocks:
+        """Return the longest blocks, and the shortest margins, that are whole numbers of samples.
+
+        Parameters
+        ----------
+        sample_rate
+            Hz.
+        values
+            Numbers in memory for each sample: channels times stems.
+        most
+            Numbers that a block may have, if it can have so few.
+
+        Examples
+        --------
+        >>> Blocks.of(48000, 10, 20_000_000), Blocks.of(44100, 10, 1), Blocks.of(4001, 1, 1)
+        (Blocks(frames=1875, margin=9), Blocks(frames=15, margin=10), Blocks(frames=125, margin=125))
+        """
+        unit = 125 // math.gcd(125, 2 * sample_rate)  # 16 ms are 2 / 125 s
+        margin = unit * math.ceil(_MARGIN_FRAMES / unit)
+        lengths = [n for n in range(margin, STRETCH_FRAMES + 1) if n % unit == 0 and STRETCH_FRAMES % n == 0]
+        fitting = [n for n in lengths if n * values * 2 * sample_rate <= 125 * most]
+        return cls(max(fitting, default=lengths[0]), margin)
 
 
 class Span(NamedTuple):
@@ -100,11 +133,12 @@ def cut_span(
     first: int,
     last: int,
     n_frames: int,
+    kept: slice,
     *,
     listening: bool = True,
     gate: Tensor | None = None,
 ) -> Tensor:
-    """Return the stems that masks cut out of a piece of a recording, right in the frames first ... last - 1.
+    """Return the stems that masks cut out of a piece of a recording.
 
     Parameters
     ----------
@@ -120,6 +154,8 @@ def cut_span(
         Frames of the recording.
     n_frames
         How many it has.
+    kept
+        Samples of `waveform` whose stems are returned, between those frames.
     listening
         Whether masks listen to the recording's phase; see `synthesizer.render.agreement`.
     gate
@@ -128,8 +164,7 @@ def cut_span(
     Returns
     -------
     Tensor
-        Shape (voices, channels, samples), or one more where there is a gate: the residual is the last. What is cut of
-        frames outside is not whole.
+        Shape (voices, channels, samples kept), or one more where there is a gate: the residual is the last.
     """
     device = span.parameters.f0.device
     low, high = max(first - MASK_FRAMES, span.first), min(last + MASK_FRAMES, n_frames)
@@ -149,4 +184,4 @@ def cut_span(
                 masks = torch.cat([masks * sung, (1 - sung).expand(1, *masks.shape[1:])])
             for channel, added in zip(waveform, inverse, strict=True):
                 added.add((masks * stft(channel, grid, *local).to(device)).cpu(), local[0])
-    return torch.stack([added.result() for added in inverse], dim=1)
+    return torch.stack([added.result(kept) for added in inverse], dim=1)

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vocalsep.audio.source import shown as shown_path
-from vocalsep.errors import F0Error
-from vocalsep.voices import MAX_VOICES, one_line, shown
+from vocalsep.errors import F0Error, one_line, printable, shown
+from vocalsep.voices import MAX_VOICES
 
 MAX_CSV_BYTES = 256 << 20
 """A day of four voices on the 16-ms grid; more would fill the memory."""
@@ -32,7 +31,7 @@ def shortest(value: np.float32) -> str:
 
 def told(path: Path) -> str:
     """Return a path as error messages tell it: in one line, without its beginning if it is long."""
-    text = shown_path(path)
+    text = printable(path)
     return text if len(text) <= _TOLD else f"...{text[3 - _TOLD :]}"
 
 

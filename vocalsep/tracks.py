@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.errors import F0Error
+from vocalsep.errors import F0Error, one_line, shown
 from vocalsep.files import write_file
 from vocalsep.table import asked_names, interpolate, listed, read_table, shortest, to_array, to_path, told
-from vocalsep.voices import MAX_VOICES, folded, is_voice_name, one_line, shown, to_voice_name
+from vocalsep.voices import MAX_VOICES, folded, is_voice_name, to_voice_name
 
 HOP_LENGTH = 256
 """Samples at the model rate between two frames."""

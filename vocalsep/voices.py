@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import TypeAlias
 from unicodedata import normalize
 
-from vocalsep.errors import VoicesError
+from vocalsep.errors import VoicesError, shown
 
 VOICE_FMIN = 65.0
 """Hz, C2: the lowest f0 of any voice."""
@@ -23,26 +23,6 @@ _RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*]')
 # Devices of Windows: nul.wav is one as well.
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 _MAX_NAME_BYTES = 200  # file systems allow 255, some are for the suffix
-
-
-def one_line(text: str, limit: int = 80) -> str:
-    r"""Return a text as error messages tell it: in one line of printable characters, cut after `limit` of them.
-
-    Examples
-    --------
-    >>> one_line("first\n  second"), one_line("soprano" * 3, 10)
-    ('first second', 'soprano...')
-    """
-    line = "".join(character if character.isprintable() else "\ufffd" for character in " ".join(text[:10_000].split()))
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."
-
-
-def shown(value: object) -> str:
-    """Return how Python writes a value as error messages tell it; see `one_line`."""
-    try:
-        return one_line(repr(value))
-    except Exception:  # whatever a stranger's class raises; Python's own int, if it has thousands of digits
-        return f"<{type(value).__name__}>"
 
 
 def folded(name: str) -> str:

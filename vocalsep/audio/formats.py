@@ -12,6 +12,8 @@ _SUBTYPES: dict[str, dict[str, str]] = {
     "mp3": {"16": "MPEG_LAYER_III"},
 }
 FORMATS = tuple(_SUBTYPES)
+CLIP_MODES = ("rescale", "clamp", "none")
+"""What may become of stems beyond full scale; see `stem_files.Settings`."""
 _MP3_SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _FLAC_MAX_RATE = 655350  # Hz; more has no place in the header
 _OGG_MAX_RATE = 200000  # Hz; libvorbis has no mode for more

@@ -11,9 +11,9 @@ from types import TracebackType
 import numpy as np
 
 from vocalsep.audio.completeness import promised_size
-from vocalsep.audio.source import Description, identify, shown
+from vocalsep.audio.source import Description, identify
 from vocalsep.audio.waveform import MAX_CHANNELS, Audio, Float32, validate_peak, validate_sample_rate
-from vocalsep.errors import AudioError
+from vocalsep.errors import AudioError, printable
 
 _BLOCK = 1 << 20  # samples that `read` takes at a time
 
@@ -67,9 +67,9 @@ class AudioReader:
         try:
             self.sample_rate = validate_sample_rate(described.sample_rate)
         except AudioError as error:
-            raise AudioError(f"{shown(self.path)}: {error}") from None
+            raise AudioError(f"{printable(self.path)}: {error}") from None
         if not 1 <= self.channels <= MAX_CHANNELS:
-            raise AudioError(f"{shown(self.path)}: has {self.channels} channels; expected 1 to {MAX_CHANNELS}")
+            raise AudioError(f"{printable(self.path)}: has {self.channels} channels; expected 1 to {MAX_CHANNELS}")
 
     def blocks(self, size: int) -> Iterator[Float32]:
         """Yield the file's samples from its start.
@@ -105,12 +105,14 @@ class AudioReader:
         if self._closed:
             raise ValueError("the reader is closed; expected an open one")
         if identify(self.path) != self._identity:
-            raise AudioError(f"{shown(self.path)}: has changed while it was read; expected a file that stays as it is")
+            raise AudioError(
+                f"{printable(self.path)}: has changed while it was read; expected a file that stays as it is"
+            )
 
     def _check_count(self, counted: int) -> None:
         self._check_same()
         if not counted:
-            raise AudioError(f"{shown(self.path)}: holds no samples; expected at least one")
+            raise AudioError(f"{printable(self.path)}: holds no samples; expected at least one")
         if counted < self._least:
             raise _cut_short(self.path, counted, self._least, "samples")
 
@@ -165,8 +167,8 @@ def _refuse_cut(path: Path, size: int) -> None:
 
 def _cut_short(path: Path, found: int, promised: int, unit: str) -> AudioError:
     return AudioError(
-        f"{shown(path)}: is cut short ({found} of at least {promised} {unit}); expected a whole file: copy it again, "
-        "or save what there is with an audio editor"
+        f"{printable(path)}: is cut short ({found} of at least {promised} {unit}); expected a whole file: copy it "
+        "again, or save what there is with an audio editor"
     )
 
 
@@ -181,7 +183,8 @@ def _refused(path: Path) -> Iterator[None]:
         raise
     except sndfile.FAILURES as error:
         raise AudioError(
-            f"{shown(path)}: cannot be read as audio ({sndfile.reason(error)}); expected wav, flac, ogg, mp3 or aiff"
+            f"{printable(path)}: cannot be read as audio ({sndfile.reason(error)}); expected wav, flac, ogg, mp3 or "
+            "aiff"
         ) from error
 
 
@@ -204,10 +207,12 @@ def _regrouped(pieces: Iterable[Float32], size: int) -> Iterator[Float32]:
 
 def _validate_block(block: Float32, reader: AudioReader) -> None:
     if block.shape[0] != reader.channels:
-        raise AudioError(f"{shown(reader.path)}: changes its number of channels; expected {reader.channels} throughout")
+        raise AudioError(
+            f"{printable(reader.path)}: changes its number of channels; expected {reader.channels} throughout"
+        )
     if not np.isfinite(block).all():
-        raise AudioError(f"{shown(reader.path)}: holds samples that are NaN or infinite; expected finite numbers")
+        raise AudioError(f"{printable(reader.path)}: holds samples that are NaN or infinite; expected finite numbers")
     try:
         validate_peak(block)
     except AudioError as error:
-        raise AudioError(f"{shown(reader.path)}: {error}") from None
+        raise AudioError(f"{printable(reader.path)}: {error}") from None

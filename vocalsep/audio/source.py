@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vocalsep.errors import AudioError
+from vocalsep.errors import AudioError, printable
 
 
 class Description(NamedTuple):
@@ -51,24 +51,11 @@ def identify(path: Path) -> Identity:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise AudioError(f"{shown(path)}: no such file; expected an audio file") from None
+        raise AudioError(f"{printable(path)}: no such file; expected an audio file") from None
     if not stat.S_ISREG(found.st_mode):
-        raise AudioError(f"{shown(path)}: is a folder or a device; expected an audio file")
+        raise AudioError(f"{printable(path)}: is a folder or a device; expected an audio file")
     if not found.st_size:
-        raise AudioError(f"{shown(path)}: is empty (0 bytes); expected an audio file")
+        raise AudioError(f"{printable(path)}: is empty (0 bytes); expected an audio file")
     if not os.access(path, os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     return Identity(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def shown(path: Path) -> str:
-    r"""Return a path as an error message may show it: what would break the line or steer the terminal is escaped.
-
-    Examples
-    --------
-    >>> print(shown(Path("two\nlines.wav")))
-    two\nlines.wav
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(path)
-    )

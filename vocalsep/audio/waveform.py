@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vocalsep.errors import AudioError
+from vocalsep.errors import AudioError, shown
 
 MODEL_SAMPLE_RATE = 16000
 """Sample rate in Hz at which f0 is tracked and source parameters are estimated."""
@@ -52,7 +52,8 @@ def validate_sample_rate(sample_rate: Any) -> int:
         whole, rate = False, 0
     if not whole or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise AudioError(
-            f"sample_rate is {sample_rate!r}; expected a whole number of Hz from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+            f"sample_rate is {shown(sample_rate)}; expected a whole number of Hz from {MIN_SAMPLE_RATE} to "
+            f"{MAX_SAMPLE_RATE}"
         )
     return rate
 
@@ -79,7 +80,9 @@ def validate_waveform(audio: ArrayLike) -> Float32:
     (1, 3)
     """
     if isinstance(audio, (str, os.PathLike)):
-        raise AudioError(f"audio is the path {str(audio)!r}; expected an array, or use separate_file for files")
+        raise AudioError(f"audio is the path {shown(str(audio))}; expected an array, or use separate_file for files")
+    if np.ma.is_masked(audio):
+        raise AudioError("audio has masked samples; expected all of them: fill the array first")
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError, RuntimeError) as error:

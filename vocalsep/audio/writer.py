@@ -20,10 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from vocalsep.audio import ogg
 from vocalsep.audio import tags as tags_of
 from vocalsep.audio.formats import validate_capacity, validate_format
-from vocalsep.audio.source import shown
 from vocalsep.audio.wav import WavFile, bytes_per_sample
 from vocalsep.audio.waveform import MAX_CHANNELS, Float32, validate_sample_rate, validate_waveform
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.errors import AudioError, ParameterError, printable
 
 _PIECE = 1 << 16  # samples at a time; libsndfile's Vorbis encoder overflows the stack on one write of minutes
 _NAME_LIMIT = 255  # bytes that the file systems in use allow for a name
@@ -296,7 +295,7 @@ def _refused(target: Path) -> Iterator[None]:
         raise
     except sndfile.FAILURES as error:
         raise AudioError(
-            f"{shown(target)}: cannot be written ({sndfile.reason(error)}); "
+            f"{printable(target)}: cannot be written ({sndfile.reason(error)}); "
             "expected a folder that can be written to, with room"
         ) from error
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,8 @@ from torch.nn import functional
 
 from vocalsep import weights
 from vocalsep.audio import Float32
-from vocalsep.errors import ParameterError, WeightsError
+from vocalsep.device import resolve_device
+from vocalsep.errors import ParameterError, WeightsError, shown
 from vocalsep.f0 import viterbi
 from vocalsep.tracks import HOP_LENGTH
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
@@ -110,7 +110,6 @@ class CrepeOutput(NamedTuple):
     """Activation on the path in [0, 1], shape (frames,): near 1 for a clear pitch."""
 
 
-@lru_cache(maxsize=4)
 def load_crepe(capacity: str = "tiny", device: str = "cpu") -> Crepe:
     """Load CREPE of capacity "tiny" (bundled) or "full" (see the manifest), ready for inference.
 
@@ -122,12 +121,8 @@ def load_crepe(capacity: str = "tiny", device: str = "cpu") -> Crepe:
         If the weights are not on this machine, corrupt, or not those of such a network.
     """
     if capacity not in ("tiny", "full"):
-        raise ParameterError(f"CREPE capacity is {capacity!r}; expected tiny or full")
-    network = weights.read_network(f"crepe-{capacity}", _build, "network of CREPE")
-    try:
-        return network.eval().requires_grad_(False).to(device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ParameterError(f"device is {device!r}; expected one that PyTorch has here, such as cpu") from error
+        raise ParameterError(f"CREPE capacity is {shown(capacity)}; expected tiny or full")
+    return weights.load_network(f"crepe-{capacity}", resolve_device(device), _build, "network of CREPE")
 
 
 def _build(config: dict[str, Any]) -> Crepe:

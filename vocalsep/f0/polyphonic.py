@@ -40,6 +40,7 @@ from vocalsep.f0.tracker import (
 from vocalsep.mixdown import Mixdown, mixdown_of
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import Voice, VoicesLike, parse_voices
+from vocalsep.weights.names import as_text
 
 DEFAULT_TRACKER = "tracker"
 
@@ -151,7 +152,7 @@ def track_mixdown(
 ) -> F0Tracks:
     """Track the f0 of every voice of a recording of any length; see `track_polyphonic`."""
     parts = parse_voices(voices)
-    network = load_tracker(os.fspath(model), resolve_device(device))
+    network = load_tracker(as_text(model), resolve_device(device))
     names = tuple(part.name for part in parts)
     recording = Levelled(mixdown)
     if recording.peak < _SILENCE:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from vocalsep.errors import WeightsError
+from vocalsep.errors import WeightsError, shown
 from vocalsep.weights.register import HubFile, hub_file, is_sha256
 
 SUFFIX = ".safetensors"
@@ -38,7 +38,7 @@ def parse_model(model: str | os.PathLike[str]) -> ModelName:
     WeightsError
         If it names a file of another kind, or a SHA-256 or a place on the Hub that is none.
     """
-    text, mark, digest = os.fspath(model).rpartition(_MARK)
+    text, mark, digest = as_text(model).rpartition(_MARK)
     if not mark:
         text, digest = digest, ""
     trusted = digest.lower() if mark else None
@@ -57,6 +57,20 @@ def parse_model(model: str | os.PathLike[str]) -> ModelName:
     if text.endswith(SUFFIX):
         return ModelName(text, Path(text), None, trusted)
     return ModelName(text, None, None, trusted)
+
+
+def as_text(model: str | os.PathLike[str]) -> str:
+    """Return what a user wrote for weights as a text.
+
+    Raises
+    ------
+    WeightsError
+        If it is neither text nor path.
+    """
+    text = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if not isinstance(text, str):
+        raise WeightsError(f"weights are {shown(model)}; expected a name, or the path of a {SUFFIX} file")
+    return text
 
 
 def with_sha256(model: str, digest: str | None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import vocalsep
-from vocalsep.errors import WeightsError
+from vocalsep.errors import WeightsError, shown
 from vocalsep.weights.names import ModelName
 from vocalsep.weights.reading import read_bytes
 from vocalsep.weights.register import Entry, HubFile, manifest
@@ -62,7 +62,7 @@ def entry_named(name: str) -> Entry:
     entries = manifest()
     if name not in entries:
         raise WeightsError(
-            f"no weights named {name!r}; expected one of {', '.join(entries)}, a .safetensors file, or "
+            f"no weights named {shown(name)}; expected one of {', '.join(entries)}, a .safetensors file, or "
             "owner/repo@revision:file.safetensors on the Hub"
         )
     return entries[name]
