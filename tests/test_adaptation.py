@@ -12,7 +12,8 @@ from vocalsep.api import separate
 from vocalsep.cli import main
 from vocalsep.errors import AudioError, ParameterError
 from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator
-from vocalsep.separator import Separator, levelled
+from vocalsep.mixdown import levelled
+from vocalsep.separator import Separator
 from vocalsep.tracks import F0Tracks
 from vocalsep.training import adaptation
 from vocalsep.training.adaptation import Adapted, Example, adapt, split

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocalsep import separator, stretches, weights
+from vocalsep import stretches, weights
 from vocalsep.errors import WeightsError
 from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator, parameter_count
 from vocalsep.features import extract
@@ -118,7 +118,7 @@ def test_chunks_equal_the_whole(tiny_model, sing, monkeypatch, chunk):
     tracks = F0Tracks(f0[:, :399], ("a", "b", "c"))
     system = Separator(tiny_model, "cpu")
     whole = system.estimate(mono, tracks)
-    monkeypatch.setattr(separator, "STRETCH_FRAMES", chunk)
+    monkeypatch.setattr(stretches, "STRETCH_FRAMES", chunk)
     pieces = system.estimate(mono, tracks)
     assert pieces.n_frames == 399
     assert max(differences(whole, pieces)) < 1e-4
@@ -130,7 +130,7 @@ def test_chunks_need_their_context(tiny_model, sing, monkeypatch):
     mono, tracks = sing(f0).sum(axis=0), F0Tracks(f0[:, :200], ("a", "b"))
     system = Separator(tiny_model, "cpu")
     whole = system.estimate(mono, tracks)
-    monkeypatch.setattr(separator, "STRETCH_FRAMES", 50)
+    monkeypatch.setattr(stretches, "STRETCH_FRAMES", 50)
     monkeypatch.setattr(stretches, "_WINDOW_FRAMES", -system.network.config.reach)
     assert max(differences(whole, system.estimate(mono, tracks))) > 1e-2
 

@@ -23,7 +23,8 @@ def decibels(difference: np.ndarray, whole: np.ndarray) -> float:
 
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stretches of 6 s, cut a quarter of a second or so at a time, and paths of 8 s."""
-    monkeypatch.setattr(separator, "STRETCH_FRAMES", 375)
+    for module in (separator, stretches):
+        monkeypatch.setattr(module, "STRETCH_FRAMES", 375)
     monkeypatch.setattr(separator, "_VALUES_AT_ONCE", 1)
     monkeypatch.setattr(polyphonic, "_SPAN_CHUNKS", 2)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, Resampler
 from vocalsep.audio.resampler import CANCELLED
@@ -18,6 +20,8 @@ from vocalsep.errors import AudioError
 from vocalsep.recording import Recording
 from vocalsep.tracks import HOP_LENGTH
 
+LEVEL = 0.5
+"""Full scale that recordings are brought to before parameters are estimated, as in training."""
 _IN_MEMORY = 64 << 20  # bytes (17 minutes); what is longer goes to a temporary file
 _BLOCK_SECONDS = 10  # of a recording that are mixed at once
 _READ = 1 << 20  # samples at a time where all of a mixdown is gone through
@@ -136,6 +140,11 @@ class Mixdown:
             self._file.close()
 
     @property
+    def gain(self) -> float:
+        """Factor that brings it to the peak at which parameters are estimated."""
+        return _level_gain(self.peak)
+
+    @property
     def n_frames(self) -> int:
         """Number of frames of the 16-ms grid."""
         return 1 + self.samples // HOP_LENGTH
@@ -161,3 +170,14 @@ class Mixdown:
 def mixdown_of(audio: Mixdown | Float32) -> Mixdown:
     """Return a mixdown as it is, and that of a waveform of shape (samples,) at 16 kHz."""
     return audio if isinstance(audio, Mixdown) else Mixdown.of_array(audio)
+
+
+def _level_gain(peak: float) -> float:
+    """Return the factor that brings a recording of this peak to the one at which parameters are estimated."""
+    audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
+    return LEVEL / peak if audible else 1.0
+
+
+def levelled(mono: Float32) -> Tensor:
+    """Return a recording, shape (samples,), brought to the peak of 0.5 at which parameters are estimated."""
+    return torch.from_numpy(mono) * _level_gain(float(np.abs(mono).max()))

@@ -26,11 +26,11 @@ from vocalsep.f0.refinement import refine_tracks
 from vocalsep.fitting import fit
 from vocalsep.given import F0sLike, ProgressCallback, no_progress, resolve_tracks
 from vocalsep.masks import residual_gate
-from vocalsep.mixdown import Mixdown, mixdown_of
+from vocalsep.mixdown import Mixdown, levelled, mixdown_of
 from vocalsep.recording import ArrayRecording, Recording, pieces
 from vocalsep.separation import Separation
 from vocalsep.spectrum import StftGrid
-from vocalsep.stretches import STRETCH_FRAMES, Blocks, Span, cut_span, estimate_span, fitted_span
+from vocalsep.stretches import STRETCH_FRAMES, Blocks, Span, cut_span, estimate_span, fitted_span, stretches
 from vocalsep.synthesizer import VoiceParameters
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
 from vocalsep.voices import VoicesLike, parse_voices
@@ -46,7 +46,6 @@ RESIDUAL = "residual"
 """Name of the stem of what sounds while no voice sings."""
 
 _MAX_REFINE = 10  # each takes as long as the separation
-LEVEL = 0.5  # full scale that recordings are brought to before estimation, as in training
 _CUT_MARGIN = Blocks.of(MODEL_SAMPLE_RATE, 1, 1).margin  # frames
 _CREPE_FRAMES = 4  # beside a stretch: more than half a window of CREPE
 _ADAPT_STRETCHES = 20  # (10 minutes): more of a recording is not needed to adapt to it
@@ -194,9 +193,7 @@ class Separator:
 
     def _span(self, mixdown: Mixdown, tracks: F0Tracks, first: int, last: int) -> Span:
         f0 = torch.from_numpy(tracks.frequencies)
-        return fitted_span(
-            self.network, mixdown, level_gain(mixdown.peak), f0, first, last, self.device, fitting=self.fitting
-        )
+        return fitted_span(self.network, mixdown, mixdown.gain, f0, first, last, self.device, fitting=self.fitting)
 
     def adapted(
         self,
@@ -238,13 +235,13 @@ class Separator:
 
     def _excerpts(self, mixdown: Mixdown, tracks: F0Tracks) -> Iterator[tuple[int, int, Float32]]:
         """Yield first frame, last frame and stems of what is heard of a recording: all of it if it is short."""
-        stretches = list(_stretches(tracks.n_frames))
-        if len(stretches) <= _ADAPT_STRETCHES:
-            stems = [self._levelled_stems(mixdown, tracks, *stretch) for stretch in stretches]
+        parts = list(stretches(tracks.n_frames))
+        if len(parts) <= _ADAPT_STRETCHES:
+            stems = [self._levelled_stems(mixdown, tracks, *stretch) for stretch in parts]
             yield 0, tracks.n_frames, np.concatenate(stems, axis=-1)
             return
-        for index in np.linspace(0, len(stretches) - 1, _ADAPT_STRETCHES).round().astype(int):
-            first, last = stretches[index]
+        for index in np.linspace(0, len(parts) - 1, _ADAPT_STRETCHES).round().astype(int):
+            first, last = parts[index]
             yield first, last, self._levelled_stems(mixdown, tracks, first, last)
 
     def _levelled_stems(self, mixdown: Mixdown, tracks: F0Tracks, first: int, last: int) -> Float32:
@@ -256,7 +253,7 @@ class Separator:
         origin = first - _CUT_MARGIN
         start, stop = first * HOP_LENGTH, min(last * HOP_LENGTH, mixdown.samples)
         waveform = mixdown.read(origin * HOP_LENGTH, stop + _CUT_MARGIN * HOP_LENGTH)
-        levelled = torch.from_numpy(waveform[None]) * level_gain(mixdown.peak)
+        levelled = torch.from_numpy(waveform[None]) * mixdown.gain
         kept = slice(start - origin * HOP_LENGTH, stop - origin * HOP_LENGTH)
         grid = StftGrid.of_duration()
         stems = cut_span(span, levelled, origin, grid, first, last, tracks.n_frames, kept, listening=self.fitting)
@@ -305,7 +302,7 @@ class Separator:
         """
         mixdown = mixdown_of(mono)
         parts = []
-        for first, last in _stretches(tracks.n_frames):
+        for first, last in stretches(tracks.n_frames):
             low, high = max(0, first - _CREPE_FRAMES), min(tracks.n_frames, last + _CREPE_FRAMES)
             own = F0Tracks(tracks.frequencies[:, low:high], tracks.names)
             found = refine_tracks(self._levelled_stems(mixdown, tracks, low, high), own, device=self.device)
@@ -324,11 +321,11 @@ class Separator:
             F0 on the 16-ms grid, 1 + samples // 256 frames.
         """
         mixdown = mixdown_of(mono)
-        f0, gain = torch.from_numpy(tracks.frequencies), level_gain(mixdown.peak)
+        f0, gain = torch.from_numpy(tracks.frequencies), mixdown.gain
         return VoiceParameters.joined(
             [
                 estimate_span(self.network, mixdown, gain, f0, first, last, self.device)
-                for first, last in _stretches(tracks.n_frames)
+                for first, last in stretches(tracks.n_frames)
             ]
         )
 
@@ -338,23 +335,6 @@ class Separator:
             return parameters
         with torch.inference_mode():
             return fit(parameters, levelled(mono).to(self.device))
-
-
-def level_gain(peak: float) -> float:
-    """Return the factor that brings a recording of this peak to the one at which parameters are estimated."""
-    audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
-    return LEVEL / peak if audible else 1.0
-
-
-def levelled(mono: Float32) -> torch.Tensor:
-    """Return a recording, shape (samples,), brought to the peak of 0.5 at which parameters are estimated."""
-    return torch.from_numpy(mono) * level_gain(float(np.abs(mono).max()))
-
-
-def _stretches(n_frames: int) -> Iterator[tuple[int, int]]:
-    """Yield first frame, and that after the last, of the stretches of a recording."""
-    for first in range(0, n_frames, STRETCH_FRAMES):
-        yield first, min(first + STRETCH_FRAMES, n_frames)
 
 
 def _refinements(refine: int | None, given: bool) -> int:

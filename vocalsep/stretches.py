@@ -6,6 +6,7 @@ So memory does not grow with the length of the recording, and a stretch gives wh
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,12 @@ class Blocks(NamedTuple):
         lengths = [n for n in range(margin, STRETCH_FRAMES + 1) if n % unit == 0 and STRETCH_FRAMES % n == 0]
         fitting = [n for n in lengths if n * values * 2 * sample_rate <= 125 * most]
         return cls(max(fitting, default=lengths[0]), margin)
+
+
+def stretches(n_frames: int) -> Iterator[tuple[int, int]]:
+    """Yield first frame, and that after the last, of the stretches of a recording of so many frames."""
+    for first in range(0, n_frames, STRETCH_FRAMES):
+        yield first, min(first + STRETCH_FRAMES, n_frames)
 
 
 class Span(NamedTuple):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
 from vocalsep.masks import cut
-from vocalsep.separator import LEVEL, Separator
+from vocalsep.mixdown import LEVEL
+from vocalsep.separator import Separator
 from vocalsep.spectrum import StftGrid, instantaneous_frequency
 from vocalsep.synthesizer.parameters import VoiceParameters
 from vocalsep.synthesizer.render import voice_power
