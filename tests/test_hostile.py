@@ -76,7 +76,7 @@ def assert_separates(result: vocalsep.Separation, recording: Any, voices: int, r
         assert np.isfinite(stem).all()
         assert not (isinstance(recording, np.ndarray) and np.shares_memory(stem, recording))
     difference = np.abs(np.sum(stems, axis=0, dtype=np.float64) - expected).max()
-    assert difference <= 1e-5 * np.abs(expected).max() + voices * 1e-38  # numbers below lose digits
+    assert difference <= 1e-5 * np.abs(expected).max() + voices * 1e-36  # spectra of numbers below lose digits
     assert result.f0.hop == HOP
     assert np.isfinite(result.f0.frequencies).all()
 

@@ -139,7 +139,7 @@ class TestOneRecording:
             (["nowhere.wav"], "nowhere.wav: no such file"),
             (["empty"], "empty: holds no audio files"),
             (["f0.csv"], "cannot be read as audio"),
-            (["choir.wav", "--f0", "nowhere.csv"], "nowhere.csv: no such file"),
+            (["choir.wav", "--f0", "nowhere.csv"], "nowhere.csv: cannot be read (No such file or directory)"),
             (["choir.wav", "--f0", "choir.wav"], "is not text"),
             (["choir.wav", "--guides", "nowhere"], "nowhere: is not a folder"),
             (["choir.wav", "--guides", "stems", "--voices", "SATR"], "has no recording of baritone"),

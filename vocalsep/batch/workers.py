@@ -76,8 +76,8 @@ def run_processes(tasks: Sequence[tuple[int, Task]], job: Job, listener: Listene
     """
     again = _Crew(job, listener, threads_of_each(jobs)).work(deque(tasks), jobs)
     if again:
-        # One at a time, with all cores: what was killed for want of memory may fit alone.
-        _Crew(job, listener, threads_of_each(1), last=True).work(deque(again), 1)
+        # One at a time: what was killed for want of memory may fit alone. As many threads as before: the same bytes.
+        _Crew(job, listener, threads_of_each(jobs), last=True).work(deque(again), 1)
 
 
 class _Worker:
