@@ -8,13 +8,11 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
-import torch
 
 import vocalsep
 from vocalsep import audio, separate_files
@@ -433,15 +431,6 @@ class TestReal:
         for path in recordings:
             stems = [audio.read(file).waveform for file in Path("out", path.stem).iterdir()]
             np.testing.assert_allclose(sum(stems), audio.read(path).waveform, atol=3 * 2.0**-16)
-
-    @pytest.fixture
-    def one_thread(self, monkeypatch) -> Iterator[None]:
-        """Sums differ in their last bits with the number of threads."""
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield
-        torch.set_num_threads(before)
 
     @pytest.mark.usefixtures("one_thread")
     def test_processes_and_threads_write_the_same(self, recordings, tiny_model):

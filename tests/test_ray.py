@@ -36,6 +36,7 @@ def cluster():
     found.shutdown()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_worker_is_killed_midway(cluster, recordings, tiny_model, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     options = {"voices": 2, "refine": 0, "model": tiny_model, "device": "cpu", "recursive": True, "check": False}

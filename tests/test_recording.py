@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,22 +62,32 @@ class TestMixdown:
                 np.testing.assert_array_equal(mixdown.read(first, last), padded[first + 3000 : last + 3000])
             np.testing.assert_array_equal(np.concatenate(list(mixdown.blocks(999))), waveform)
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is a full disk")
     def test_a_full_disk_is_said(self, monkeypatch):
-        class Full:
-            closed = False
-
-            def write(self, content: bytes) -> None:
-                raise OSError(errno.ENOSPC, "No space left on device")
-
-            def close(self) -> None:
-                self.closed = True
-
-        full = Full()
         monkeypatch.setattr(module, "_IN_MEMORY", 100)
-        monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda: full)
-        with pytest.raises(AudioError, match=r"no room for temporary files \(No space left.*TMPDIR"):
+        monkeypatch.setattr(module.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("w+b"))  # noqa: SIM115
+        for samples in (30, 100_000):
+            with pytest.raises(AudioError, match=r"no room for temporary files \(No space left.*TMPDIR") as caught:
+                Mixdown.of_recording(ArrayRecording(noise(1, samples), 16000))
+            assert caught.value.__cause__ is None
+
+    def test_no_temporary_folder_is_said(self, monkeypatch):
+        def nowhere() -> None:
+            raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+        monkeypatch.setattr(module, "_IN_MEMORY", 100)
+        monkeypatch.setattr(module.tempfile, "TemporaryFile", nowhere)
+        with pytest.raises(AudioError, match="no room for temporary files"):
             Mixdown.of_recording(ArrayRecording(noise(1, 100), 16000))
-        assert full.closed
+
+    def test_trouble_with_the_recording_is_not_taken_for_it(self):
+        class Torn(ArrayRecording):
+            def blocks(self, size: int) -> Iterator[np.ndarray]:
+                yield self.waveform
+                raise OSError(errno.EIO, "Input/output error")
+
+        with pytest.raises(OSError, match="Input/output error"):
+            Mixdown.of_recording(Torn(noise(1, 100), 16000))
 
     def test_what_the_recording_raises_is_passed_on(self):
         class Broken(ArrayRecording):

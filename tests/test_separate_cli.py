@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -262,7 +263,10 @@ class TestFolders:
         ]
         assert {name: Path(name).stat().st_mtime_ns for name in files_in(folder)} == before
 
-    def test_a_full_disk_ends_the_run(self, recordings, model, monkeypatch):  # noqa: F811
+    @pytest.mark.parametrize(("free", "code", "others"), [(0, 2, "unfinished"), (1 << 30, 1, "failed")])
+    def test_a_full_disk_ends_the_run(self, recordings, model, monkeypatch, free, code, others):  # noqa: F811
+        """But not one that only lacks room for a long recording."""
+
         def full(separator, source, *_, **__):
             try:
                 raise OSError(28, "No space left on device")
@@ -270,10 +274,11 @@ class TestFolders:
                 raise AudioError(f"{source}: cannot be written (No space left on device)") from error
 
         monkeypatch.setattr(running, "write_stems", full)
+        monkeypatch.setattr(running.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
         result = run("separate", "in", "-r", "--voices", "SA", *model)
-        assert result.exit_code == 2
-        assert result.stderr.splitlines()[-1].startswith("Error: in/bad.wav: cannot be written (No space left")
-        assert [row["status"] for row in told()["recordings"]] == ["failed", "unfinished", "unfinished"]
+        assert result.exit_code == code
+        assert "Error: in/bad.wav: cannot be written (No space left" in result.stderr
+        assert [row["status"] for row in told()["recordings"]] == ["failed", others, others]
 
     def test_an_interruption(self, recordings, model, monkeypatch):  # noqa: F811
         def interrupted(*_, **__):

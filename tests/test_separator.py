@@ -9,11 +9,12 @@ import torch
 import vocalsep
 from vocalsep import audio
 from vocalsep.api import separate, separate_file
+from vocalsep.asked import stem_names
 from vocalsep.device import resolve_device
 from vocalsep.errors import AudioError, F0Error, ParameterError, VocalsepError, VoicesError, WeightsError
 from vocalsep.masks import soft_masks
 from vocalsep.separation import Separation
-from vocalsep.separator import Separator, stem_names
+from vocalsep.separator import Separator
 from vocalsep.spectrum import StftGrid, power
 from vocalsep.synthesizer import VoiceParameters, voice_power
 from vocalsep.tracks import F0Tracks

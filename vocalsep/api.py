@@ -46,11 +46,11 @@ def separate(
         Part letters ("SATB", "SAB"), a list of names, or a number of voices. None means the names of `f0s`, or,
         for a bare array, SATB if it has four rows and voice1, voice2, ... else; without `f0s`, SATB.
     model
-        Name of weights in the manifest, or path of a .safetensors file.
+        Name of weights, path of a .safetensors file, or a file on the Hub; see `vocalsep.weights.names`.
     device
         "auto", "cpu", "cuda" or "mps".
     tracker
-        Name of weights in the manifest, or path of a .safetensors file, that track f0 where none is given.
+        The same, for the weights that track f0 where none is given.
     refine
         How many times CREPE tracks the voices again in their stems, near their first f0, before the final separation.
         None means once where f0 is tracked in the recording, and not at all where `f0s` are given.

@@ -189,7 +189,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def load_estimator(model: str, device: str = "cpu") -> Estimator:
-    """Load an estimator by its name in the manifest or from a .safetensors file, ready for inference.
+    """Load an estimator, ready for inference; `vocalsep.weights.names` says what `model` may be.
 
     Raises
     ------

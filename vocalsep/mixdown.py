@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import numpy as np
@@ -50,12 +51,6 @@ class Mixdown:
         """Number of samples, at its own rate, of the recording that it was made of."""
         try:
             self._take(blocks)
-        except OSError as error:
-            self.close()
-            raise AudioError(
-                f"there is no room for temporary files ({error.strerror}); expected {_ITEM * MODEL_SAMPLE_RATE // 1000}"
-                f" kB a second of audio in {tempfile.gettempdir()}: set TMPDIR to another folder"
-            ) from error
         except BaseException:
             self.close()
             raise
@@ -67,14 +62,15 @@ class Mixdown:
             self.samples += len(block)
             self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
             if self._file is None and self.samples * _ITEM > _IN_MEMORY:
-                # It outlives this function: `close` ends it.
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115
+                with _room():
+                    self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it outlives this function: `close` ends it)
             if self._file is not None:
-                for part in held:
-                    self._file.write(np.ascontiguousarray(part).tobytes())
+                with _room():
+                    self._file.writelines(np.ascontiguousarray(part).tobytes() for part in held)
                 held = []
         if self._file is not None:
-            self._file.flush()
+            with _room():
+                self._file.flush()
         elif held:
             self._array = held[0] if len(held) == 1 else np.concatenate(held)
 
@@ -137,7 +133,8 @@ class Mixdown:
     def close(self) -> None:
         """Remove the temporary file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what found no room is flushed once more
+                self._file.close()
 
     @property
     def gain(self) -> float:
@@ -165,6 +162,19 @@ class Mixdown:
         """Yield all samples, `size` at a time."""
         for start in range(0, self.samples, size):
             yield self.read(start, min(start + size, self.samples))
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say in a sentence that there is no room for temporary files."""
+    try:
+        yield
+    except OSError as error:
+        # Not `from error`: the disk of the stems may well have room, also for other recordings.
+        raise AudioError(
+            f"there is no room for temporary files ({error.strerror or error}); expected "
+            f"{_ITEM * MODEL_SAMPLE_RATE // 1000} kB a second of audio: set TMPDIR to another folder"
+        ) from None
 
 
 def mixdown_of(audio: Mixdown | Float32) -> Mixdown:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate
-from vocalsep.errors import AudioError, F0Error, MissingExtraError
+from vocalsep.errors import AudioError, MissingExtraError
 from vocalsep.files import write_file
 from vocalsep.mixdown import Mixdown
 from vocalsep.spectrum import StftGrid, power
@@ -104,10 +104,7 @@ def save_picture(
     axes.legend(loc="upper right", framealpha=0.8)
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    try:
-        write_file(Path(path), content.getvalue(), "PNG", F0Error)
-    except F0Error as error:
-        raise AudioError(str(error)) from error
+    write_file(Path(path), content.getvalue(), "PNG", AudioError)
 
 
 def _levels(mixdown: Mixdown, grid: StftGrid, shown: Tensor, step: int) -> Float32:

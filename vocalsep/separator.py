@@ -10,16 +10,16 @@ import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from vocalsep.asked import refinements, stem_names
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, validate_sample_rate, validate_waveform
 from vocalsep.device import resolve_device
-from vocalsep.errors import AudioError, ParameterError, shown
+from vocalsep.errors import AudioError
 from vocalsep.estimator import load_estimator
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
 from vocalsep.f0.refinement import refine_tracks
@@ -33,19 +33,13 @@ from vocalsep.spectrum import StftGrid
 from vocalsep.stretches import STRETCH_FRAMES, Blocks, Span, cut_span, estimate_span, fitted_span, stretches
 from vocalsep.synthesizer import VoiceParameters
 from vocalsep.tracks import HOP_LENGTH, F0Tracks
-from vocalsep.voices import VoicesLike, parse_voices
+from vocalsep.voices import VoicesLike
 from vocalsep.weights.names import as_text
 
 if TYPE_CHECKING:
     from vocalsep.training.adaptation import Adapted
 
 DEFAULT_MODEL = "default"
-DEFAULT_REFINE = 1
-"""Refinements of f0 that is tracked in the mixture: one pays on the development split, a second adds nothing."""
-RESIDUAL = "residual"
-"""Name of the stem of what sounds while no voice sings."""
-
-_MAX_REFINE = 10  # each takes as long as the separation
 _CUT_MARGIN = Blocks.of(MODEL_SAMPLE_RATE, 1, 1).margin  # frames
 _CREPE_FRAMES = 4  # beside a stretch: more than half a window of CREPE
 _ADAPT_STRETCHES = 20  # (10 minutes): more of a recording is not needed to adapt to it
@@ -78,7 +72,7 @@ class Separator:
     device
         "auto", "cpu", "cuda" or "mps".
     tracker
-        Name in the manifest, or path, of the weights that track f0 where none is given.
+        The same, for the weights that track f0 where none is given.
     fitting
         Whether parameters are fitted to the recording, and masks listen to its phase; see `vocalsep.fitting`. Without,
         the network alone decides.
@@ -277,7 +271,7 @@ class Separator:
         f0s, voices, refine, progress
             See `vocalsep.separate`.
         """
-        times = _refinements(refine, f0s is not None)
+        times = refinements(refine, f0s is not None)
         mixdown = mixdown_of(mono)
 
         def part(done: int) -> ProgressCallback:
@@ -335,29 +329,3 @@ class Separator:
             return parameters
         with torch.inference_mode():
             return fit(parameters, levelled(mono).to(self.device))
-
-
-def _refinements(refine: int | None, given: bool) -> int:
-    if refine is None:
-        # What a user gives, or has corrected, stays as it is.
-        return 0 if given else DEFAULT_REFINE
-    if isinstance(refine, bool) or not isinstance(refine, Integral) or not 0 <= refine <= _MAX_REFINE:
-        raise ParameterError(f"refine is {shown(refine)}; expected a number from 0 to {_MAX_REFINE}")
-    return int(refine)
-
-
-def stem_names(tracks: F0Tracks | None, voices: VoicesLike | None, residual: bool) -> list[str]:
-    """Return the names that the stems of a recording will have.
-
-    Raises
-    ------
-    ParameterError
-        If there is to be a residual and a voice has its name.
-    """
-    if voices is None and tracks is not None:
-        names = list(tracks.names)
-    else:
-        names = [voice.name for voice in parse_voices("SATB" if voices is None else voices)]
-    if residual and RESIDUAL in [name.casefold() for name in names]:
-        raise ParameterError(f"a voice is named {RESIDUAL!r}, the name of the stem of what no voice sings")
-    return [*names, RESIDUAL] if residual else names

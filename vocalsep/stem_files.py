@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from vocalsep.asked import stem_names
 from vocalsep.audio import AudioReader, AudioWriter, Float32
 from vocalsep.audio.formats import fitting_gain, nearest_depth
 from vocalsep.errors import ParameterError
 from vocalsep.given import F0sLike, ProgressCallback, no_progress
 from vocalsep.mixdown import Mixdown
-from vocalsep.separator import Analysis, Separator, stem_names
+from vocalsep.separator import Analysis, Separator
 from vocalsep.tracks import F0Tracks
 from vocalsep.voices import VoicesLike
 
@@ -58,7 +59,7 @@ class Settings:
         Raises
         ------
         ParameterError
-            If the wanted voice is not among them, or two stems would have one name.
+            If the wanted voice is not among them, or a voice is named residual beside a residual.
         """
         names = stem_names(tracks, self.voices, self.residual)
         if self.two_stems is None:
@@ -148,8 +149,8 @@ def write_stems(
 ) -> PendingStems:
     """Separate an audio file into stems under temporary names; whoever calls commits or discards them.
 
-    The file is read twice, block by block: memory does not grow with its length. Nothing is left behind if this does
-    not return.
+    The file is read in two passes or more, block by block: memory does not grow with its length. Nothing is left
+    behind if this does not return.
 
     Parameters
     ----------

@@ -27,9 +27,13 @@ def audio_files(folder: Path) -> dict[str, Path]:
     """
     if not os.path.isdir(folder):  # noqa: PTH112 (a path that is too long is none)
         raise AudioError(f"{folder}: is not a folder; expected a folder of audio files")
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise AudioError(f"{folder}: cannot be looked into ({error.strerror}); expected audio files in it") from error
     paths = [
         path
-        for path in sorted(folder.iterdir())
+        for path in found
         if path.suffix.lower() in AUDIO_SUFFIXES + containers.SUFFIXES and not path.name.startswith(".")
     ]
     if not paths:
@@ -58,7 +62,7 @@ def read_stems(files: dict[str, Path]) -> tuple[dict[str, Float32], int]:
     return {name: recording.waveform for name, recording in recordings.items()}, rates.pop()
 
 
-def f0_of_guides(folder: Path, names: list[str] | None, capacity: str = "tiny") -> F0Tracks:
+def f0_of_guides(folder: Path, names: list[str] | None, capacity: str = "tiny", device: str = "cpu") -> F0Tracks:
     """Track the voices in a folder of guides, in the order of `names` or else from high to low.
 
     Raises
@@ -75,7 +79,7 @@ def f0_of_guides(folder: Path, names: list[str] | None, capacity: str = "tiny") 
         for name in names or files:
             with audio.AudioReader(files[name]) as reader:
                 mixdowns[name] = stack.enter_context(Mixdown.of_recording(reader))
-        tracks = f0_from_mixdowns(mixdowns, capacity=capacity)
+        tracks = f0_from_mixdowns(mixdowns, capacity=capacity, device=device)
     by_register = dict(zip(tracks.names, tracks.frequencies, strict=True))
     order = names or sorted(by_register, key=lambda name: -register(by_register[name]))
     return tracks.select(order)

@@ -24,7 +24,7 @@ STRETCH_FRAMES = 1875
 """Frames (30 s) whose parameters are found at once: a whole number of samples at every sample rate, as 125 are."""
 MASK_FRAMES = 5
 """Frames on both sides whose windows reach into a stretch."""
-_MARGIN_FRAMES = 9  # on both sides of what is cut, besides those windows' own halves
+_MARGIN_FRAMES = MASK_FRAMES + 4  # on both sides of what is cut: those frames, and half of a window
 _FIT_FRAMES = 48  # on both sides: those of the masks, and half as much again as fitting reaches
 _WINDOW_FRAMES = 8  # besides those that the network reaches: half a window of the STFT that it looks at
 _BINS_AT_ONCE = 200_000  # bins times frames whose masks are rendered at once: a second at 48 kHz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -20,9 +21,8 @@ from vocalsep.batch.report import NAME, Call, report_of, validate_report_path, w
 from vocalsep.batch.running import Job, Listener, Outcome, run_here, run_threads, uninterrupted
 from vocalsep.batch.workers import available_cores, run_processes, threads_of_each
 from vocalsep.device import resolve_device
-from vocalsep.errors import ParameterError, VocalsepError
+from vocalsep.errors import ParameterError, VocalsepError, shown
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
-from vocalsep.given import F0sLike
 from vocalsep.separator import DEFAULT_MODEL
 from vocalsep.stem_files import Settings
 from vocalsep.tracks import F0Tracks
@@ -116,12 +116,16 @@ class Batch:
             from vocalsep.batch.ray_cluster import run_ray
 
             run_ray(tasks, self.job, listener, self.call.ray, self.call.jobs)
-        elif jobs < 2:
+        elif jobs < 2 or _kind(self.call.device) == "mps":  # which is not safe from several threads
             run_here(tasks, self.job, listener)
-        elif self.call.device == "cpu":
+        elif _kind(self.call.device) == "cpu":
             run_processes(tasks, self.job, listener, jobs)
         else:
             run_threads(tasks, self.job, listener, jobs)
+
+
+def _kind(device: str) -> str:
+    return device.split(":")[0]
 
 
 def _as_given(outcome: Outcome, task: Task) -> Outcome:
@@ -133,7 +137,7 @@ def prepare(
     inputs: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     settings: Settings,
-    f0s: F0sLike = None,
+    f0s: F0Tracks | None = None,
     *,
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     device: str = "auto",
@@ -191,7 +195,7 @@ def _threads(jobs: int, device: str, ray: str | None) -> int:
 
     if ray is not None:
         return 1
-    return threads_of_each(jobs) if jobs > 1 and device == "cpu" else torch.get_num_threads()
+    return threads_of_each(jobs) if jobs > 1 and _kind(device) == "cpu" else torch.get_num_threads()
 
 
 def _validate(settings: Settings, jobs: int) -> None:
@@ -199,6 +203,10 @@ def _validate(settings: Settings, jobs: int) -> None:
         raise ParameterError(f"clip_mode is {settings.clip_mode!r}; expected one of {', '.join(CLIP_MODES)}")
     if settings.bit_depth is not None or settings.audio_format not in audio_io.FORMATS:
         audio_io.validate_format(settings.audio_format, settings.bit_depth or "16")
+    if settings.adapt_seconds is not None and not 0 < settings.adapt_seconds < math.inf:
+        raise ParameterError(f"adapt_seconds is {shown(settings.adapt_seconds)}; expected a number of seconds above 0")
+    if settings.seed < 0:
+        raise ParameterError(f"seed is {shown(settings.seed)}; expected 0 or more")
     if jobs < 1:
         raise ParameterError(f"jobs is {jobs}; expected 1 or more, such as the {available_cores()} cores at hand")
 

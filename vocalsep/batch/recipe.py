@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vocalsep import __version__, weights
-from vocalsep.given import F0sLike
 from vocalsep.stem_files import Settings
 from vocalsep.tracks import F0Tracks
 from vocalsep.voices import parse_voices
@@ -83,7 +82,7 @@ def _is_sum(value: Any) -> bool:
     return isinstance(value, str) and len(value) == hashlib.sha256().digest_size * 2
 
 
-def recipe_of(model: str, tracker: str, settings: Settings, f0s: F0sLike = None) -> Recipe:
+def recipe_of(model: str, tracker: str, settings: Settings, f0s: F0Tracks | None = None) -> Recipe:
     """Return the recipe of a separation.
 
     Parameters
@@ -131,13 +130,9 @@ def _settings_json(settings: Settings, given: bool) -> dict[str, Any]:
     return values
 
 
-def _sum_of(f0s: F0sLike) -> str | None:
+def _sum_of(f0s: F0Tracks | None) -> str | None:
     if f0s is None:
         return None
-    digest = hashlib.sha256()
-    if isinstance(f0s, F0Tracks):
-        digest.update(repr((f0s.names, f0s.hop)).encode())
-        f0s = f0s.frequencies
-    values = np.ascontiguousarray(f0s, dtype=np.float32)
-    digest.update(repr(values.shape).encode() + values.tobytes())
+    digest = hashlib.sha256(repr((f0s.names, f0s.hop, f0s.frequencies.shape)).encode())
+    digest.update(np.ascontiguousarray(f0s.frequencies, dtype=np.float32).tobytes())
     return digest.hexdigest()

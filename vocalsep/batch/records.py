@@ -186,7 +186,7 @@ def write_record(out: Path, place: str, record: Record) -> None:
     AudioError
         If it cannot be written.
     """
-    content = json.dumps(record.to_json(), indent=1).encode()
+    content = json.dumps(record.to_json(), indent=1, allow_nan=False).encode()
     try:
         replace_file(_path(out, place, "json"), content)
     except OSError as error:
@@ -321,6 +321,8 @@ def locked(out: Path, place: str, patience: float = 0.0, *, name: object = "stem
         ) from None
     except OSError as error:
         raise _no_place(out, error) from error
+    except NotImplementedError as error:  # of a file system that has no locks
+        raise AudioError(f"{out}: lies where files cannot be locked; choose another folder with -o") from error
     try:
         yield
     finally:

@@ -184,7 +184,7 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
         If it cannot be written.
     """
     # Names that are no text are escaped, so that the file is ASCII and they can be read back as they are.
-    content = json.dumps(report, indent=2).encode("ascii") + b"\n"
+    content = json.dumps(report, indent=2, allow_nan=False).encode("ascii") + b"\n"
     try:
         replace_file(path, content)
     except (OSError, ValueError) as error:

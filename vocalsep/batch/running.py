@@ -19,14 +19,15 @@ from vocalsep.audio.writer import temporary_name
 from vocalsep.batch.planning import Task
 from vocalsep.batch.recipe import Recipe
 from vocalsep.batch.records import FileMark, Record, assess, check_source, locked, write_record
-from vocalsep.errors import AudioError, ParameterError, VocalsepError, WeightsError
-from vocalsep.given import F0sLike, ProgressCallback
+from vocalsep.errors import AudioError, ParameterError, VocalsepError, WeightsError, printable
+from vocalsep.given import ProgressCallback
 from vocalsep.stem_files import Settings, write_stems
+from vocalsep.tracks import F0Tracks
 
 if TYPE_CHECKING:
     from vocalsep.separator import Separator
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EROFS)
+_CLOSED = (getattr(errno, "EDQUOT", errno.EROFS), errno.EROFS)
 _LEAST_FREE = 1 << 16  # bytes: a disk with less room is full, whatever libsndfile calls it
 
 
@@ -57,7 +58,7 @@ class Job:
     device: str
     tracker: str
     settings: Settings
-    f0s: F0sLike
+    f0s: F0Tracks | None
     recipe: Recipe
     overwrite: bool
     run: str
@@ -131,7 +132,10 @@ def attempt(task: Task, job: Job, progress: ProgressCallback, *, alone: bool = F
     except WeightsError:
         raise
     except VocalsepError as error:
-        return failed(task, str(error), started, hopeless=_is_hopeless(error, job.out))
+        words = str(error)
+        if str(task.source) not in words and printable(task.source) not in words:
+            words = f"{task.source}: {words}"
+        return failed(task, words, started, hopeless=_is_hopeless(error, job.out))
     except Exception as error:
         if alone:
             raise
@@ -149,7 +153,8 @@ def _is_hopeless(error: BaseException | None, out: Path) -> bool:
         if "cannot be written" in str(error) and shutil.disk_usage(out).free < _LEAST_FREE:
             return True
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        # A disk without room for one recording may have some for a shorter one; a quota or a read-only disk has not.
+        if isinstance(error, OSError) and error.errno in _CLOSED:
             return True
         error = error.__cause__
     return False
@@ -254,15 +259,24 @@ class Listener:
 # Share of a recording that each stage takes on two cores.
 _STAGES = {"reading": (0.0, 0.01), "f0": (0.01, 0.76), "masks": (0.77, 0.23)}
 _STAGES_ADAPTED = {"reading": (0.0, 0.01), "f0": (0.01, 0.29), "adaptation": (0.3, 0.6), "masks": (0.9, 0.1)}
+_STAGES_GIVEN = {"reading": (0.0, 0.05), "masks": (0.05, 0.95)}
+_STAGES_GIVEN_ADAPTED = {"reading": (0.0, 0.01), "adaptation": (0.01, 0.85), "masks": (0.86, 0.14)}
 
 
 def whole(job: Job, told: Callable[[float], None]) -> ProgressCallback:
     """Return what turns the progress of stages into that of a recording."""
-    stages = _STAGES_ADAPTED if job.settings.adapt else _STAGES
+    if job.recipe.tracker is None and job.recipe.crepe is None:
+        stages = _STAGES_GIVEN_ADAPTED if job.settings.adapt else _STAGES_GIVEN
+    else:
+        stages = _STAGES_ADAPTED if job.settings.adapt else _STAGES
+    most = 0.0
 
     def progress(stage: str, fraction: float) -> None:
+        nonlocal most
         start, share = stages.get(stage, (0.0, 0.0))
-        told(start + share * fraction)
+        # Stems that need a gain are cut twice: the second time nothing is told.
+        most = max(most, start + share * fraction)
+        told(most)
 
     return progress
 

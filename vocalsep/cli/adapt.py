@@ -70,7 +70,7 @@ def adapt(
         raise ParameterError(f"{out} exists; use --overwrite to replace it or -o for another file")
     if len(files) > 1 and (f0_path or guides):
         raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
-    given = given_tracks(f0_path, guides, voices, crepe)
+    given = given_tracks(f0_path, guides, voices, crepe, device)
     separator = Separator(model, device, tracker=tracker)
     with ExitStack() as stack:
         recordings = []

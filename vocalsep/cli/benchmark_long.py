@@ -13,7 +13,7 @@ from vocalsep.cli.options import existing_path
 @click.argument("file", type=existing_path())
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=24 * 60, min_open=True),
     multiple=True,
     default=(5.0, 20.0, 60.0),
     show_default=True,

@@ -75,7 +75,7 @@ def f0(
     target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
     image = target.parent / f"{target.name if per_voice else target.stem}.png" if picture else None
     _check_targets(file, [path for path in (target, image) if path is not None], midi, overwrite)
-    given = given_tracks(None, guides, voices, crepe)
+    given = given_tracks(None, guides, voices, crepe, device)
     separator = Separator(model, device, tracker=tracker)
     with AudioReader(file) as reader, Mixdown.of_recording(reader) as mixdown:
         tracks = separator.track(mixdown, given, voices=voices, refine=refine)

@@ -144,7 +144,9 @@ def adapt_seconds_option(name: str) -> Callable[[Command], Command]:
     )
 
 
-def given_tracks(f0_path: Path | None, guides: Path | None, voices: str | None, crepe: str = "tiny") -> F0Tracks | None:
+def given_tracks(
+    f0_path: Path | None, guides: Path | None, voices: str | None, crepe: str = "tiny", device: str = "cpu"
+) -> F0Tracks | None:
     """Return the f0 tracks that --f0 or --guides stand for, None without either.
 
     Raises
@@ -165,5 +167,5 @@ def given_tracks(f0_path: Path | None, guides: Path | None, voices: str | None, 
             return F0Tracks.from_midi(f0_path, names)
         return F0Tracks.from_csv(f0_path, names)
     if guides is not None:
-        return f0_of_guides(guides, names, crepe)
+        return f0_of_guides(guides, names, crepe, device)
     return None

@@ -102,7 +102,7 @@ _SECTIONS = {
     default=1,
     show_default=True,
     metavar="N",
-    help="Recordings at a time: processes that share the cores; on a GPU, threads that share it.",
+    help="Recordings at a time: processes that share the cores; on CUDA, threads that share it.",
 )
 @click.option(
     "--ray",
@@ -144,7 +144,9 @@ def _separate(
         try:
             if len(files) > 1 and (f0_path or guides):
                 raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
-            batch = _prepared(files, voices, given_tracks(f0_path, guides, voices, crepe), **options)
+            here = "cpu" if options["ray"] else options["device"]  # a cluster's GPUs are not of this machine
+            tracks = given_tracks(f0_path, guides, voices, crepe, here)
+            batch = _prepared(files, voices, tracks, **options)
             if dry_run:
                 from vocalsep.cli.batch_display import show_plan
 

@@ -60,7 +60,7 @@ def write_repeated(source: Path, target: Path, minutes: float) -> None:
 
 
 def measure(source: Path, folder: Path, minutes: float) -> Long:
-    """Separate a recording that lasts so many minutes with `vocalsep separate`, in a folder that is left empty.
+    """Separate a recording that lasts so many minutes with `vocalsep separate`, in a folder for it alone.
 
     Raises
     ------

@@ -107,7 +107,7 @@ def track_polyphonic(
         The voices to find, high to low, as `vocalsep.voices.parse_voices` understands them. A section of singers on
         one part is one voice.
     model
-        Name in the manifest of weights of a tracker, or path of a .safetensors file.
+        Weights of a tracker: name, path of a .safetensors file, or file on the Hub; see `vocalsep.weights.names`.
     device
         "auto", "cpu", "cuda" or "mps".
     voicing_bias

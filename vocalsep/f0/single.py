@@ -84,6 +84,13 @@ def track(
         "tiny" or "full".
     fmin, fmax
         Range of the f0 in Hz.
+    device
+        Where CREPE runs.
+
+    Raises
+    ------
+    AudioError, ParameterError, WeightsError
+        If the audio, an option, or the weights cannot be used.
     """
     mixdown = Mixdown.of_array(to_model_rate(audio, sample_rate))
     return follow(mixdown, load_crepe(capacity, device), fmin=fmin, fmax=fmax)
@@ -137,6 +144,8 @@ def f0_from_stems(
         CREPE "tiny" or "full".
     threshold
         Periodicity in [0, 1] below which a frame is unvoiced.
+    device
+        Where CREPE runs.
 
     Returns
     -------

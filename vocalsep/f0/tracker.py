@@ -286,7 +286,7 @@ class Tracker(nn.Module):
 
 
 def load_tracker(model: str, device: str = "cpu") -> Tracker:
-    """Load a tracker by its name in the manifest or from a .safetensors file, ready for inference.
+    """Load a tracker, ready for inference; `vocalsep.weights.names` says what `model` may be.
 
     Raises
     ------
