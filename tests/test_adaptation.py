@@ -193,7 +193,7 @@ class TestSplit:
     def test_too_little_singing(self, example, seconds, sung):
         frames = 1 + int(seconds * 62.5)
         f0 = np.where(np.arange(frames) < sung * 62.5, example.f0[:, :frames], 0)
-        with pytest.raises(AudioError, match=rf"sings for {sung:.1f} s in the recordings; adaptation needs 2 s"):
+        with pytest.raises(AudioError, match=rf"voices sing for {sung:.1f} s in the recordings; adaptation needs 2 s"):
             split([Example(example.stems[:, : int(seconds * 16000)], f0)])
 
 

@@ -170,7 +170,7 @@ class TestLeavingAlone:
         [
             ({"seed": 3}, "seed 0, not 3"),
             ({"clip_mode": "none"}, "clip_mode rescale, not none"),
-            ({"refine": 0}, "refine None, not 0"),
+            ({"refine": 0}, "refine 1, not 0"),
             ({"bit_depth": "24"}, "bit_depth None, not 24"),
             ({"voices": "soprano=300-900, alto"}, "voices"),
         ],

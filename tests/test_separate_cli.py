@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -262,6 +263,44 @@ class TestFolders:
             "it; --overwrite replaces it",
         ]
         assert {name: Path(name).stat().st_mtime_ns for name in files_in(folder)} == before
+
+    def test_stems_of_another_format_are_never_taken_for_recordings(self, recordings, model):  # noqa: F811
+        """Nor forgotten: what an earlier run wrote beside them stays known."""
+        call = ("separate", "in", "-r", "-o", "in", "--voices", "SA", "--refine", 0, *model)
+        for _ in range(2):
+            for more in ((), ("--format", "flac"), ("--two-stems", "alto", "--overwrite")):
+                run(*call, *more)
+                inputs = [Path(row["input"]).as_posix() for row in told("in/report.json")["recordings"]]
+                assert inputs == ["in/bad.wav", "in/one.wav", "in/sub/two.wav"]
+        assert "is of an earlier run with other settings" in run(*call).stderr
+
+    def test_a_report_that_cannot_be_written_is_said_first(self, model):  # noqa: F811
+        Path("file").write_text("no folder")
+        result = run("separate", "choir.wav", "--report", "file/report.json", "--voices", "SA", *model)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1].startswith("Error: file/report.json: cannot be written")
+        assert not Path("separated/choir").exists()
+
+    def test_a_path_that_is_empty(self, model):  # noqa: F811
+        for arguments in (["separate", ""], ["separate", "choir.wav", "-o", ""]):
+            result = run(*arguments, *model)
+            assert result.exit_code == 2
+            assert "it is empty; expected the path of a file or folder" in result.stderr
+
+    @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash to close what it prints to")
+    def test_work_goes_on_without_a_terminal_or_anybody_who_reads(self, model):  # noqa: F811
+        command = [sys.executable, "-m", "vocalsep", "separate", "choir.wav", "--voices", "SA", "--refine", "0"]
+        for number, closing in enumerate((">&-", "2>&-", ">/dev/full", "| true")):
+            line = shlex.join([*command, *map(str, model), "-o", f"out{number}"])
+            done = subprocess.run(["bash", "-c", f"{line} {closing}"], capture_output=True, text=True)
+            assert stems_in(f"out{number}") == ["choir/alto.wav", "choir/soprano.wav"], (closing, done.stderr)
+
+    def test_what_lies_there_from_before_is_said(self, model):  # noqa: F811
+        call = ("separate", "choir.wav", "--voices", "SA", "--refine", 0, *model)
+        run(*call)
+        again = run(*call, "--two-stems", "alto", "--overwrite")
+        assert again.exit_code == 0
+        assert "soprano.wav is still there, from an earlier run" in again.stderr
 
     @pytest.mark.parametrize(("free", "code", "others"), [(0, 2, "unfinished"), (1 << 30, 1, "failed")])
     def test_a_full_disk_ends_the_run(self, recordings, model, monkeypatch, free, code, others):  # noqa: F811

@@ -113,6 +113,14 @@ class TestClipping:
         write(tmp_path / "loud.wav", 2 * duet, RATE, bit_depth="float32")
         return tmp_path / "loud.wav"
 
+    @pytest.mark.parametrize("audio_format", ["flac", "ogg", "mp3"])
+    def test_one_gain_in_every_format(self, system, loud, audio_format):
+        pending = separated(system, loud, Settings(audio_format=audio_format))
+        pending.commit()
+        assert pending.written.gain < 0.95
+        peaks = [np.abs(read(loud.parent / "out" / f"{name}.{audio_format}").waveform).max() for name in NAMES]
+        assert 0.85 < max(peaks) < 1.1
+
     def stems(self, loud: Path) -> np.ndarray:
         return np.stack([read(loud.parent / "out" / f"{name}.wav").waveform for name in NAMES])
 

@@ -54,3 +54,23 @@ def write_file(path: Path, content: bytes, kind: str, error: type[VocalsepError]
     except (OSError, ValueError) as cause:  # ValueError: a path without a name, or with a zero byte
         reason = getattr(cause, "strerror", None) or cause
         raise error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from cause
+
+
+def check_place(path: Path, kind: str, error: type[VocalsepError]) -> None:
+    """Check that a file can be written, before the work whose outcome it is to hold; its folders are made.
+
+    Parameters
+    ----------
+    path, kind, error
+        See `write_file`.
+    """
+    probe = path.with_name(f".{path.name}.{os.getpid()}.part") if path.name else path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.touch()
+        finally:
+            probe.unlink(missing_ok=True)
+    except (OSError, ValueError) as cause:
+        reason = getattr(cause, "strerror", None) or cause
+        raise error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from cause

@@ -43,7 +43,7 @@ DEFAULT_MODEL = "default"
 _CUT_MARGIN = Blocks.of(MODEL_SAMPLE_RATE, 1, 1).margin  # frames
 _CREPE_FRAMES = 4  # beside a stretch: more than half a window of CREPE
 _ADAPT_STRETCHES = 20  # (10 minutes): more of a recording is not needed to adapt to it
-_VALUES_AT_ONCE = 16_000_000  # samples of stems that are cut at once: 30 s of 48 kHz stereo in five
+_VALUES_AT_ONCE = 8_000_000  # samples of stems that are cut at once: 10 s of 48 kHz stereo in eight
 
 
 @dataclass(frozen=True)

@@ -187,11 +187,8 @@ def write_stems(
                 [(mixdown, tracks)], seconds=settings.adapt_seconds, seed=settings.seed, progress=progress
             )
         job = _Job(system, reader, Analysis(mixdown, tracks), settings, targets)
-        gain = 1.0
-        pending = job.write(gain, progress)
-        if settings.clip_mode == "rescale" and (gain := job.fitting_gain) < 1:
-            pending.discard()
-            pending = job.write(gain, progress)
+        pending = job.write(1.0, progress) or job.write(job.fitting_gain, progress)
+        assert pending is not None  # with that gain all stems fit
     given = f0s.n_frames * f0s.hop if isinstance(f0s, F0Tracks) else None
     pending.written = replace(pending.written, given_seconds=given)
     return pending
@@ -220,8 +217,11 @@ class _Job:
         """Gain with which the stems of the last pass fit into the format."""
         return fitting_gain(*self.range, str(self.settings.bit_depth))
 
-    def write(self, gain: float, progress: ProgressCallback) -> PendingStems:
-        """Cut the stems and write them, times a gain, under temporary names."""
+    def write(self, gain: float, progress: ProgressCallback) -> PendingStems | None:
+        """Cut the stems and write them, times a gain, under temporary names.
+
+        None if they do not fit with a gain of 1, and shall: then it is known with which gain they do.
+        """
         reader, settings = self.reader, self.settings
         writers: list[AudioWriter] = []
         self.range = (0.0, 0.0)
@@ -241,7 +241,7 @@ class _Job:
             for block in self._blocks(progress):
                 samples += block.shape[-1]
                 self.range = min(self.range[0], float(block.min())), max(self.range[1], float(block.max()))
-                if settings.clip_mode == "rescale" and gain == 1 and self.fitting_gain < 1:
+                if self._overflows(gain):
                     continue  # written anew, with a gain, once the peak is known
                 stems = block * np.float32(gain)
                 if settings.clip_mode == "clamp":
@@ -249,6 +249,10 @@ class _Job:
                     stems = stems.clip(-1, 1)
                 for writer, stem in zip(writers, stems, strict=True):
                     writer.write(stem)
+            if self._overflows(gain):
+                for writer in writers:
+                    writer.discard()
+                return None
             for writer in writers:
                 writer.finish()
         except BaseException:
@@ -257,6 +261,9 @@ class _Job:
             raise
         clipped = clamped or sum(writer.clipped for writer in writers)
         return PendingStems(self._written(samples, gain, clipped), writers)
+
+    def _overflows(self, gain: float) -> bool:
+        return self.settings.clip_mode == "rescale" and gain == 1 and self.fitting_gain < 1
 
     def _blocks(self, progress: ProgressCallback) -> Iterator[Float32]:
         """Yield the stems as they are to be written, shape (stems, channels, samples)."""

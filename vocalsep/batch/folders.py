@@ -23,6 +23,7 @@ from vocalsep.batch.workers import available_cores, run_processes, threads_of_ea
 from vocalsep.device import resolve_device
 from vocalsep.errors import ParameterError, VocalsepError, shown
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
+from vocalsep.files import check_place
 from vocalsep.separator import DEFAULT_MODEL
 from vocalsep.stem_files import Settings
 from vocalsep.tracks import F0Tracks
@@ -91,6 +92,7 @@ class Batch:
         over = False
         try:
             open_folder(self.job.out)
+            check_place(self.report, "JSON", ParameterError)
             self._run(Listener(listener.progress, finished))
             over = True
         finally:
@@ -167,7 +169,9 @@ def prepare(
         If something cannot be used.
     """
     _validate(settings, jobs)
-    stems = settings.stem_names(f0s if isinstance(f0s, F0Tracks) else None)
+    if "" in [os.fspath(path) for path in (*inputs, out)]:
+        raise ParameterError("a path is empty; expected that of a file or folder")
+    stems = settings.stem_names(f0s)
     planned = plan(inputs, out, stems, recursive=recursive, filename=filename, audio_format=settings.audio_format)
     if f0s is not None and len(planned.tasks) > 1:
         raise ParameterError(f"f0s belong to one recording; got {len(planned.tasks)} recordings")

@@ -125,7 +125,7 @@ def _tracks_in(folder: Path, out: Path, recursive: bool, unreadable: dict[Path, 
     audible = [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES + SUFFIXES]
     if not audible and not blocked:
         others = f" ({len(found)} other files)" if found else ""
-        deeper = "" if recursive else "; -r (recursive=True) looks into the folders in it, too"
+        deeper = "" if recursive else "; --recursive looks into the folders in it, too"
         raise AudioError(
             f"{folder}: holds no audio files{others}; expected some of {', '.join(AUDIO_SUFFIXES)}, ...{deeper}"
         )

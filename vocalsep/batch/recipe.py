@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vocalsep import __version__, weights
+from vocalsep.asked import refinements
 from vocalsep.stem_files import Settings
 from vocalsep.tracks import F0Tracks
 from vocalsep.voices import parse_voices
@@ -98,7 +99,7 @@ def recipe_of(model: str, tracker: str, settings: Settings, f0s: F0Tracks | None
         If the voices cannot be understood.
     """
     given = f0s is not None
-    refined = settings.refine if settings.refine is not None else int(not given)
+    refined = refinements(settings.refine, given)
     return Recipe(
         version=__version__,
         model=weights_of(model),
@@ -124,6 +125,7 @@ def _settings_json(settings: Settings, given: bool) -> dict[str, Any]:
     values = {
         name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(settings).items()
     }
+    values["refine"] = refinements(settings.refine, given)
     if settings.voices is not None or not given:
         voices = parse_voices("SATB" if settings.voices is None else settings.voices)
         values["voices"] = [f"{voice.name}={voice.fmin:g}-{voice.fmax:g}" for voice in voices]

@@ -104,6 +104,8 @@ class Record:
         What came of the separation, as JSON.
     run
         Of which run this is a part.
+    former
+        Stems that lie there from before, made otherwise: in another format, say, or more of them.
     """
 
     state: Literal["writing", "complete"]
@@ -112,6 +114,7 @@ class Record:
     files: Mapping[str, FileMark]
     result: Mapping[str, Any]
     run: str
+    former: tuple[FileMark, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as what JSON can hold."""
@@ -130,12 +133,18 @@ class Record:
         if content["schema"] != _SCHEMA or state not in ("writing", "complete"):
             raise ValueError("no record of this version")
         files = {str(name): _mark(mark) for name, mark in content["files"].items()}
-        for mark in files.values():
+        former = tuple(map(_mark, content.get("former", ())))
+        for mark in (*files.values(), *former):
             path = PurePosixPath(mark.path)
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError("a stem outside the folder")
         recipe, result = dict(content["recipe"]), dict(content["result"])
-        return cls(state, _mark(content["source"]), recipe, files, result, str(content["run"]))
+        return cls(state, _mark(content["source"]), recipe, files, result, str(content["run"]), former)
+
+    @property
+    def marks(self) -> tuple[FileMark, ...]:
+        """Marks of all stems, those from before, too."""
+        return (*self.files.values(), *self.former)
 
 
 def _mark(content: Any) -> FileMark:
@@ -200,9 +209,19 @@ def recorded_files(folder: Path) -> frozenset[str]:
             real_path(folder / mark.path)
             for path in sorted((folder / FOLDER).glob("*.json"))
             if (record := _read(path)) is not None
-            for mark in record.files.values()
+            for mark in record.marks
         )
     return frozenset()
+
+
+def former_files(task: Task, out: Path) -> tuple[FileMark, ...]:
+    """Return the marks of stems in a place that are not those of a task, as far as they are still there."""
+    record = read_record(out, task.place)
+    if record is None:
+        return ()
+    own = {os.path.abspath(path) for path in task.targets.values()}  # noqa: PTH100 (links stay)
+    others = {mark.path: mark for mark in record.marks if os.path.abspath(out / mark.path) not in own}  # noqa: PTH100
+    return tuple(mark for mark in others.values() if os.path.lexists(out / mark.path))
 
 
 def assess(task: Task, out: Path, recipe: Recipe) -> State:
@@ -210,6 +229,10 @@ def assess(task: Task, out: Path, recipe: Recipe) -> State:
     record = read_record(out, task.place)
     existing = [path for path in task.targets.values() if os.path.lexists(path)]
     known = {} if record is None else {out / mark.path: mark for mark in record.files.values()}
+    former = set() if record is None else {out / mark.path for mark in record.former}
+    older = [path for path in existing if path in former]
+    if older:
+        return State("foreign", f"{older[0]} is of an earlier run with other settings", record)
     strangers = [path for path in existing if path not in known]
     if strangers:
         return State("foreign", f"{strangers[0]} exists, and no record tells that vocalsep wrote it", record)

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Literal
 from vocalsep.audio.writer import temporary_name
 from vocalsep.batch.planning import Task
 from vocalsep.batch.recipe import Recipe
-from vocalsep.batch.records import FileMark, Record, assess, check_source, locked, write_record
+from vocalsep.batch.records import (
+    FileMark,
+    Record,
+    assess,
+    check_source,
+    former_files,
+    locked,
+    write_record,
+)
 from vocalsep.errors import AudioError, ParameterError, VocalsepError, WeightsError, printable
 from vocalsep.given import ProgressCallback
 from vocalsep.stem_files import Settings, write_stems
@@ -203,7 +211,8 @@ def _write(task: Task, job: Job, progress: ProgressCallback) -> Record:
             name: FileMark.of(temporary_name(path), Path(os.path.relpath(path, job.out)).as_posix())
             for name, path in task.targets.items()
         }
-        record = Record("complete", source, job.recipe.to_json(), files, asdict(pending.written), job.run)
+        former = former_files(task, job.out)
+        record = Record("complete", source, job.recipe.to_json(), files, asdict(pending.written), job.run, former)
         with uninterrupted():
             write_record(job.out, task.place, replace(record, state="writing"))
             pending.commit()

@@ -60,7 +60,8 @@ def adapt(
     """
     from vocalsep import weights
     from vocalsep.audio import AudioReader
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import ParameterError, WeightsError
+    from vocalsep.files import check_place
     from vocalsep.mixdown import Mixdown
     from vocalsep.separator import Separator
 
@@ -68,6 +69,7 @@ def adapt(
         raise ParameterError(f"-o is {out}; expected the name of a .safetensors file")
     if out.is_dir() or (out.exists() and not overwrite):
         raise ParameterError(f"{out} exists; use --overwrite to replace it or -o for another file")
+    check_place(out, ".safetensors", WeightsError)
     if len(files) > 1 and (f0_path or guides):
         raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
     given = given_tracks(f0_path, guides, voices, crepe, device)

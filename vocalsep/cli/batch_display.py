@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +38,8 @@ class Display:
         self._batch = batch
         self._single = len(batch.plan.tasks) + len(batch.plan.unreadable) == 1
         # disable=None: no bar where stderr is no terminal.
-        self._bar: Any = tqdm(total=1, leave=False, bar_format=_BAR, disable=None, smoothing=0)
+        disable = None if sys.stderr is not None else True
+        self._bar: Any = tqdm(total=1, leave=False, bar_format=_BAR, disable=disable, smoothing=0)
         self._seconds = [] if self._bar.disable else _lengths(batch)
         self._shares = [0.0] * len(batch.plan.tasks)
         self._bar.total = sum(self._seconds) or 1
@@ -75,11 +79,22 @@ class Display:
 
     def _tell(self, outcome: Outcome) -> None:
         if outcome.status == "failed" and not self._single:
-            click.echo(f"Error: {_shown(outcome.error)}", err=True)
+            _say(f"Error: {_shown(outcome.error)}", err=True)
         elif outcome.status == "skipped":
-            click.echo(f"{_shown(outcome.source)}: is complete, skipped")
+            _say(f"{_shown(outcome.source)}: is complete, skipped")
         elif outcome.status == "done":
             _tell_done(outcome, self._batch)
+
+
+def _say(line: str, *, err: bool = False) -> None:
+    """Print a line. Work goes on where it cannot be: `| head` has closed the pipe, or a log's disk is full."""
+    try:
+        click.echo(line, err=err)
+    except OSError:
+        # Nothing more is tried, and Python does not try either when it ends.
+        stream = sys.stderr if err else sys.stdout
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _product(share: float, seconds: float) -> float:
@@ -114,15 +129,17 @@ def _tell_done(outcome: Outcome, batch: Batch) -> None:
     assert outcome.record is not None
     result, source = outcome.record.result, _shown(outcome.source)
     for note in _notes(result):
-        click.echo(f"Note: {source}: {note}", err=True)
+        _say(f"Note: {source}: {note}", err=True)
+    for mark in outcome.record.former:
+        _say(f"Note: {_shown(batch.job.out / mark.path)} is still there, from an earlier run.", err=True)
     where = batch.call.device if batch.call.ray is None else "Ray"
-    click.echo(f"{source}: {result['seconds']:.1f} s, separated in {outcome.elapsed:.1f} s on {where}")
+    _say(f"{source}: {result['seconds']:.1f} s, separated in {outcome.elapsed:.1f} s on {where}")
     if result["adaptation"] is not None:
-        click.echo(f"  {result['adaptation']}")
+        _say(f"  {result['adaptation']}")
     for name, mark in outcome.record.files.items():
         share = result["singing"].get(name)
         path = _shown(batch.job.out / mark.path)
-        click.echo(f"  {path}" + ("" if share is None else f"  (sings {share:.0%} of the time)"))
+        _say(f"  {path}" + ("" if share is None else f"  (sings {share:.0%} of the time)"))
 
 
 def _notes(result: Mapping[str, Any]) -> Iterator[str]:
@@ -144,12 +161,12 @@ def show_table(outcomes: Sequence[Outcome], report: Path) -> None:
     width = len(str(len(outcomes)))
     for status in ("done", "skipped", "failed", "unfinished"):
         if status != "unfinished" or counts[status]:
-            click.echo(f"{status:10} {counts[status]:{width}d}")
+            _say(f"{status:10} {counts[status]:{width}d}")
         if status == "failed":
             for outcome in outcomes:
                 if outcome.status == "failed":
-                    click.echo(f"  {_shown(outcome.error)}")
-    click.echo(f"{'report':10} {_shown(report)}")
+                    _say(f"  {_shown(outcome.error)}")
+    _say(f"{'report':10} {_shown(report)}")
 
 
 def show_plan(batch: Batch) -> None:
@@ -162,15 +179,15 @@ def show_plan(batch: Batch) -> None:
         try:
             check_source(task.source)
         except VocalsepError as error:
-            click.echo(f"{source}: would fail: {_shown(error)}")
+            _say(f"{source}: would fail: {_shown(error)}")
             continue
         if kind == "complete" and not batch.job.overwrite:
-            click.echo(f"{source}: is complete, would be skipped")
+            _say(f"{source}: is complete, would be skipped")
         elif kind == "foreign" and not batch.job.overwrite:
-            click.echo(f"{source}: would fail: {_shown(state.reason)}; --overwrite replaces it")
+            _say(f"{source}: would fail: {_shown(state.reason)}; --overwrite replaces it")
         else:
-            click.echo(f"{source}: would be separated" + (f" again ({_shown(state.reason)})" if state.reason else ""))
+            _say(f"{source}: would be separated" + (f" again ({_shown(state.reason)})" if state.reason else ""))
             for path in task.targets.values():
-                click.echo(f"  {_shown(path)}")
+                _say(f"  {_shown(path)}")
     for path, reason in batch.plan.unreadable.items():
-        click.echo(f"{_shown(path)}: would fail: {reason}")
+        _say(f"{_shown(path)}: would fail: {reason}")

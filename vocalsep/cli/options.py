@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class _NamedPath(click.Path):
+    """A path that has a name: the empty one, of a variable that is not set, is not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty; expected the path of a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def existing_path(**kwargs: Any) -> click.Path:
     """Return the type of a path; whether it exists is checked by what reads it, in its own words."""
-    return click.Path(path_type=Path, **kwargs)
+    return _NamedPath(path_type=Path, readable=False, **kwargs)
 
 
 voices_option = click.option(

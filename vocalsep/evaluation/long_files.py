@@ -71,7 +71,7 @@ def measure(source: Path, folder: Path, minutes: float) -> Long:
         raise ParameterError("this system does not tell how much memory a process took; expected Linux or macOS")
     recording, out = folder / "long.wav", folder / "separated"
     write_repeated(source, recording, minutes)
-    command = [sys.executable, "-c", "from vocalsep.cli import main; main()", "separate", str(recording), "--float32"]
+    command = [sys.executable, "-m", "vocalsep", "separate", str(recording), "--float32"]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "-o", str(out)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

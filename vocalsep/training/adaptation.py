@@ -179,7 +179,7 @@ def split(recordings: Sequence[Example]) -> tuple[_Source, list[Batch]]:
         for first, last in _sung_blocks(recording, frames)
     ]
     if len(blocks) < 2:
-        raise AudioError(f"someone sings for {sung * HOP:.1f} s in the recordings; adaptation needs 2 s or more")
+        raise AudioError(f"voices sing for {sung * HOP:.1f} s in the recordings; adaptation needs 2 s or more")
     count = int(np.clip(len(blocks) // _HELD_BACK, 1, _MAX_HELD_BACK))
     held = {int((index + 0.5) * len(blocks) / count) for index in range(count)}
     held_back = [

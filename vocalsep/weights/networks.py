@@ -104,8 +104,11 @@ def read_network(model: str, build: Callable[[dict[str, Any]], Network], what: s
 
     checkpoint = load(model)
     # A network without memory first: a configuration cannot ask for more than the file holds.
-    with torch.device("meta"):
-        expected = build(checkpoint.config).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = build(checkpoint.config).state_dict()
+    except WeightsError as error:
+        raise WeightsError(f"weights {model!r} are not those of the {what}: {error}") from error
     misfit = _misfit(checkpoint.tensors, expected)
     if misfit:
         raise WeightsError(f"weights {model!r} do not fit the {what} ({misfit})")

@@ -1,0 +1,5 @@
+"""`python -m vocalsep` is `vocalsep`."""
+
+from vocalsep.cli import main
+
+main(prog_name="vocalsep")
