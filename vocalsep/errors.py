@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Bytes of a file name that are no text, as Python holds them."""
 
 
 class VocalsepError(Exception):
@@ -66,7 +67,12 @@ def printable(text: object) -> str:
     >>> print(printable("bell\x07\nline, byte \udce9"))
     bell\x07\nline, byte \xe9
     """
-    decoded = _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(text))
+    decoded = SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(text))
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in decoded
     )
+
+
+def reason(error: BaseException) -> str:
+    """Return why the system refused something, in its own words: without a number, or a path that is told anyway."""
+    return getattr(error, "strerror", None) or str(error)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from vocalsep.errors import VocalsepError
+from vocalsep.errors import VocalsepError, reason
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -25,8 +27,7 @@ def replace_file(path: Path, content: bytes) -> None:
     ValueError
         If the path has no name.
     """
-    # Of this process alone: another may be writing the same file.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         temporary.write_bytes(content)
@@ -49,11 +50,8 @@ def write_file(path: Path, content: bytes, kind: str, error: type[VocalsepError]
     error
         What is raised if it cannot be written.
     """
-    try:
+    with _refused(path, kind, error):
         replace_file(path, content)
-    except (OSError, ValueError) as cause:  # ValueError: a path without a name, or with a zero byte
-        reason = getattr(cause, "strerror", None) or cause
-        raise error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from cause
 
 
 def check_place(path: Path, kind: str, error: type[VocalsepError]) -> None:
@@ -64,13 +62,35 @@ def check_place(path: Path, kind: str, error: type[VocalsepError]) -> None:
     path, kind, error
         See `write_file`.
     """
-    probe = path.with_name(f".{path.name}.{os.getpid()}.part") if path.name else path
+    with _refused(path, kind, error):
+        probe_place(path)
+
+
+def probe_place(path: Path) -> None:
+    """Make the folders of a file, and a file beside it that is removed at once.
+
+    Raises
+    ------
+    OSError, ValueError
+        If that cannot be done: nor can the file be written then.
+    """
+    probe = _temporary(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.touch()
-        finally:
-            probe.unlink(missing_ok=True)
-    except (OSError, ValueError) as cause:
-        reason = getattr(cause, "strerror", None) or cause
-        raise error(f"{path}: cannot be written ({reason}); expected the path of a {kind} file") from cause
+        probe.touch()
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    # Of this process alone: another may be writing the same file.
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+@contextmanager
+def _refused(path: Path, kind: str, error: type[VocalsepError]) -> Iterator[None]:
+    """Say in a sentence that a file that a user asked for cannot be written."""
+    try:
+        yield
+    except (OSError, ValueError) as cause:  # ValueError: a path without a name, or with a zero byte
+        raise error(f"{path}: cannot be written ({reason(cause)}); expected the path of a {kind} file") from cause

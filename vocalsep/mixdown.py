@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, Resampler
 from vocalsep.audio.resampler import CANCELLED
-from vocalsep.errors import AudioError
+from vocalsep.errors import AudioError, reason
 from vocalsep.recording import Recording
 from vocalsep.tracks import HOP_LENGTH
 
@@ -172,7 +172,7 @@ def _room() -> Iterator[None]:
     except OSError as error:
         # Not `from error`: the disk of the stems may well have room, also for other recordings.
         raise AudioError(
-            f"there is no room for temporary files ({error.strerror or error}); expected "
+            f"there is no room for temporary files ({reason(error)}); expected "
             f"{_ITEM * MODEL_SAMPLE_RATE // 1000} kB a second of audio: set TMPDIR to another folder"
         ) from None
 

@@ -164,7 +164,7 @@ class Separator:
         size, margin = (round(n * grid.hop_length) for n in blocks)
         span, done = None, 0
         for piece in pieces(recording, size, margin):
-            first = done // size * blocks.frames
+            first = piece.start // size * blocks.frames
             last = min(first + blocks.frames, n_frames)
             if last <= first:  # longer than it was
                 break
@@ -176,7 +176,7 @@ class Separator:
             stems = cut_span(
                 span, waveform, origin, grid, first, last, n_frames, kept, listening=self.fitting, gate=gate
             )
-            done += piece.length
+            done = piece.start + piece.length
             yield stems.numpy()
             progress("masks", last / n_frames)
         if done != mixdown.source_samples:

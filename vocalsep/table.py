@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vocalsep.errors import F0Error, one_line, printable, shown
+from vocalsep.errors import F0Error, one_line, printable, reason, shown
 from vocalsep.voices import MAX_VOICES
 
 MAX_CSV_BYTES = 256 << 20
@@ -84,8 +84,8 @@ def read_content(path: Path, limit: int, expected: str) -> bytes:
     except (OSError, ValueError) as error:
         if isinstance(error, F0Error):
             raise
-        reason = getattr(error, "strerror", None) or error  # ValueError: a zero byte, or what is no text, in the path
-        raise F0Error(f"{told(path)}: cannot be read ({reason}); {expected}") from error
+        # ValueError: a zero byte, or what is no text, in the path.
+        raise F0Error(f"{told(path)}: cannot be read ({reason(error)}); {expected}") from error
     if len(content) > limit:
         raise F0Error(f"{told(path)}: has more than {limit >> 20} MB; {expected}")
     return content
@@ -184,8 +184,8 @@ def to_array(values: Any, what: str, expected: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = one_line(str(error), 160)
-        raise F0Error(f"{what} cannot be read as numbers ({reason}); expected {expected}") from error
+        words = one_line(str(error), 160)
+        raise F0Error(f"{what} cannot be read as numbers ({words}); expected {expected}") from error
     if np.ma.is_masked(values):
         raise F0Error(f"{what} are masked in places; expected {expected}: give them a value there with .filled()")
     return array

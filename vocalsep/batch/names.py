@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from string import Formatter
 
-from vocalsep.errors import ParameterError
+from vocalsep.errors import SURROGATE, ParameterError
 from vocalsep.voices import folded
 
 FILENAME = "{track}/{stem}.{ext}"
@@ -30,7 +30,6 @@ _RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f]')
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 _DIGEST = 8  # hexadecimal digits that stand for what is cut off a long name
 _LEAST = 16  # bytes that must be left for the track: a dozen letters and the digits
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def safe_name(name: str, limit: int = MAX_BYTES) -> str:
@@ -53,7 +52,7 @@ def safe_name(name: str, limit: int = MAX_BYTES) -> str:
     >>> safe_name("a" * 300, 20)
     'aaaaaaaaaaa~9835fa6b'
     """
-    decoded = _SURROGATE.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
+    decoded = SURROGATE.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
     text = _RESERVED_CHARACTERS.sub("_", unicodedata.normalize("NFC", decoded)).rstrip(". ")
     if text.startswith("."):
         text = "_" + text.lstrip(".")

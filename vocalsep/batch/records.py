@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from vocalsep.batch.names import real_path
 from vocalsep.batch.recipe import Recipe
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.files import replace_file
+from vocalsep.errors import AudioError, ParameterError, reason
+from vocalsep.files import probe_place, replace_file
 from vocalsep.voices import folded
 from vocalsep.weights import sha256
 
@@ -285,8 +285,7 @@ def _reading(source: Path) -> Iterator[None]:
     except AudioError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{source}: cannot be read ({reason}); expected an audio file") from error
+        raise AudioError(f"{source}: cannot be read ({reason(error)}); expected an audio file") from error
 
 
 def open_folder(out: Path) -> None:
@@ -297,20 +296,14 @@ def open_folder(out: Path) -> None:
     AudioError
         If not.
     """
-    probe = out / FOLDER / ".probe"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.touch()
-        finally:
-            probe.unlink(missing_ok=True)
+        probe_place(out / FOLDER / "probe")
     except (OSError, ValueError) as error:
         raise _no_place(out, error) from error
 
 
 def _no_place(out: Path, error: Exception) -> AudioError:
-    reason = getattr(error, "strerror", None) or error
-    return AudioError(f"{out}: cannot be written to ({reason}); choose another folder with -o")
+    return AudioError(f"{out}: cannot be written to ({reason(error)}); choose another folder with -o")
 
 
 @contextmanager

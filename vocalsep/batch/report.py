@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.errors import AudioError, ParameterError, reason
 from vocalsep.files import replace_file
 
 if TYPE_CHECKING:
@@ -188,5 +188,4 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     try:
         replace_file(path, content)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{path}: cannot be written ({reason}); choose another place with --report") from error
+        raise AudioError(f"{path}: cannot be written ({reason(error)}); choose another place with --report") from error

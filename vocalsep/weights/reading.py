@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vocalsep.errors import WeightsError
+from vocalsep.errors import WeightsError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def read_bytes(path: Path, expected: str = "a checkpoint", *, limit: int = MAX_F
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such file; expected {expected}") from error
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise WeightsError(f"{path}: cannot be read ({_reason(error)}); expected {expected}") from error
+        raise WeightsError(f"{path}: cannot be read ({reason(error)}); expected {expected}") from error
 
 
 def parse(content: bytes, place: str | os.PathLike[str]) -> Contents:
@@ -220,7 +220,3 @@ def _place(name: str, row: Any) -> _Place:
 def _whole_numbers(values: Any) -> bool:
     # A boolean is an int, too, and meant by nobody.
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
