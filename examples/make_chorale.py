@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from vocalsep import F0Tracks, audio
-from vocalsep.spectrum import StftGrid
-from vocalsep.synthesizer import VoiceParameters, synthesize, voice_power
-from vocalsep.tracks import HOP
+from vocalsep.dsp.stft import StftGrid
+from vocalsep.model.synthesizer import VoiceParameters, synthesize, voice_power
+from vocalsep.timebase import HOP
 
 SAMPLE_RATE = 44100
 SEED = 1727  # the year of the St Matthew Passion

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vocalsep import weights
-from vocalsep.estimator import Estimator, EstimatorConfig
-from vocalsep.synthesizer import VoiceParameters, synthesize
-from vocalsep.synthesizer.all_pole import lsf_from_logits
+from vocalsep.model.estimator import Estimator, EstimatorConfig
+from vocalsep.model.synthesizer import VoiceParameters, synthesize
+from vocalsep.model.synthesizer.all_pole import lsf_from_logits
 
 Sing = Callable[..., np.ndarray]
 

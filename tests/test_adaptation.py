@@ -9,12 +9,12 @@ from click.testing import CliRunner, Result
 
 from vocalsep import audio
 from vocalsep.api import separate
+from vocalsep.audio.downmix import levelled
 from vocalsep.cli import main
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator
-from vocalsep.mixdown import levelled
-from vocalsep.separator import Separator
-from vocalsep.tracks import F0Tracks
+from vocalsep.errors import AudioError, OptionError
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import Estimator, EstimatorConfig, load_estimator
+from vocalsep.separation.separator import Separator
 from vocalsep.training import adaptation
 from vocalsep.training.adaptation import Adapted, Example, adapt, split
 from vocalsep.training.losses import supervised_loss
@@ -130,7 +130,7 @@ class TestAdapt:
         ids=str,
     )
     def test_numbers_out_of_range(self, network, example, options):
-        with pytest.raises(ParameterError, match="expected 1 or more"):
+        with pytest.raises(OptionError, match="expected 1 or more"):
             adapt(network, [example], **options)
 
 

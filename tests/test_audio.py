@@ -14,7 +14,7 @@ import soxr
 
 from vocalsep import audio
 from vocalsep.audio import wav
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.errors import AudioError, OptionError
 
 RNG = np.random.default_rng(0)
 
@@ -191,7 +191,7 @@ def test_targets_that_cannot_be_written(tmp_path):
     ],
 )
 def test_formats_that_cannot_hold_it(tmp_path, name, channels, sample_rate, bit_depth, message):
-    with pytest.raises((ParameterError, AudioError), match=message):
+    with pytest.raises((OptionError, AudioError), match=message):
         audio.write(tmp_path / "sub" / name, noise(channels, 10), sample_rate, bit_depth=bit_depth)
     assert files_in(tmp_path) == []
 

@@ -17,7 +17,7 @@ from vocalsep import audio
 from vocalsep.audio import ogg, tags, wav
 from vocalsep.audio.reader import AudioReader
 from vocalsep.audio.writer import AudioWriter, temporary_name
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.errors import AudioError, OptionError
 
 RATE = 16000
 FORMS = [("wav", "16"), ("wav", "24"), ("wav", "float32"), ("flac", "16"), ("flac", "24"), ("ogg", "16"), ("mp3", "16")]
@@ -287,7 +287,7 @@ class TestRefusals:
         ],
     )
     def test_what_the_format_cannot_hold(self, tmp_path, name, rate, channels, options, message):
-        with pytest.raises((ParameterError, AudioError), match=message):
+        with pytest.raises((OptionError, AudioError), match=message):
             AudioWriter(tmp_path / "sub" / name, rate, channels, **options)
         assert files_in(tmp_path) == []
 

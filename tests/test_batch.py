@@ -18,10 +18,10 @@ import vocalsep
 from vocalsep import audio, separate_files
 from vocalsep.audio.writer import temporary_name
 from vocalsep.batch import folders, planning, records, report, running, workers
-from vocalsep.batch.names import safe_name, stem_paths
 from vocalsep.batch.planning import plan
-from vocalsep.errors import AudioError, ParameterError, WeightsError, printable
-from vocalsep.stem_files import Settings, Written
+from vocalsep.errors import AudioError, OptionError, WeightsError, printable
+from vocalsep.paths import safe_name, stem_paths
+from vocalsep.separation.files import Settings, Written
 from vocalsep.voices import folded
 
 STEMS = ["soprano", "alto"]
@@ -207,7 +207,7 @@ class TestNames:
             written.touch()
 
     def test_templates_that_leave_no_room(self):
-        with pytest.raises(ParameterError, match="cannot be a file"):
+        with pytest.raises(OptionError, match="cannot be a file"):
             stem_paths("x", STEMS, filename="{stem}" + 300 * "o" + ".{ext}")
 
     @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ class TestNames:
         ],
     )
     def test_templates_that_do_not_serve(self, filename, message):
-        with pytest.raises(ParameterError, match=message):
+        with pytest.raises(OptionError, match=message):
             stem_paths("x", STEMS, filename=filename)
 
     def test_what_terminals_see(self):
@@ -254,13 +254,13 @@ class TestCollisions:
         ],
     )
     def test_they_are_refused(self, here, inputs, template):
-        with pytest.raises(ParameterError, match=r"would (both )?(be|replace)") as caught:
+        with pytest.raises(OptionError, match=r"would (both )?(be|replace)") as caught:
             plan(inputs, here, STEMS, filename=template)
         assert all(str(Path(name)) in str(caught.value) for name in inputs)
 
     def test_a_stem_that_is_the_folder_of_others(self):
         put("in/x.wav", "in/x/soprano.wav/deep.wav")
-        with pytest.raises(ParameterError, match="would both be"):
+        with pytest.raises(OptionError, match="would both be"):
             plan(["in"], "out", STEMS, recursive=True)
 
     def test_through_a_link(self, here):
@@ -270,12 +270,12 @@ class TestCollisions:
         except OSError:
             pytest.skip("links cannot be made here")
         put("real/soprano.wav")
-        with pytest.raises(ParameterError, match="would replace the recording"):
+        with pytest.raises(OptionError, match="would replace the recording"):
             plan(["real/soprano.wav"], "link", STEMS, filename="{stem}.{ext}")
 
     def test_nothing_is_written(self, made):
         put("in/a.wav", "in/a.flac", "in/b.wav")
-        with pytest.raises(ParameterError, match=r"a\.(wav|flac) and in.a\.(wav|flac) would both be"):
+        with pytest.raises(OptionError, match=r"a\.(wav|flac) and in.a\.(wav|flac) would both be"):
             separate_files(["in"], "out", voices="SA")
         assert not Path("out").exists() and made == []
 
@@ -298,7 +298,7 @@ class TestSeparateFiles:
     def test_a_bad_file_does_not_stop_the_others(self, made):
         put("in/a.wav", "in/bad.wav", "in/c.wav")
         told = []
-        with pytest.raises(ParameterError, match=r"1 of 3 recordings.*bad\.wav: cannot be read"):
+        with pytest.raises(OptionError, match=r"1 of 3 recordings.*bad\.wav: cannot be read"):
             separate_files(["in", "nowhere.wav"][:1], "out", voices="SA", finished=told.append)
         assert [outcome.status for outcome in told] == ["done", "failed", "done"]
         assert made == ["a.wav", "c.wav"]
@@ -377,12 +377,12 @@ class TestSeparateFiles:
     )
     def test_what_is_refused_before_anything_is_written(self, made, options, message):
         put("a.wav", "notes.txt")
-        with pytest.raises(ParameterError, match=message):
+        with pytest.raises(OptionError, match=message):
             separate_files(["a.wav"], "out", voices="SA", **options)
         assert not Path("out").exists()
 
     def test_a_path_is_no_list(self):
-        with pytest.raises(ParameterError, match="expected a list"):
+        with pytest.raises(OptionError, match="expected a list"):
             separate_files("a.wav", "out")
 
     @pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")

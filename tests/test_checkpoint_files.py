@@ -16,7 +16,7 @@ import torch
 
 from vocalsep import weights
 from vocalsep.errors import WeightsError
-from vocalsep.estimator import read_estimator
+from vocalsep.model.estimator import read_estimator
 from vocalsep.weights import reading as checkpoint_files
 from vocalsep.weights.reading import parse, read_bytes, read_json
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from vocalsep import __version__, audio, estimator, weights
 from vocalsep.cli import main
 from vocalsep.evaluation import benchmark as bench
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
 from vocalsep.training import data, sources
 
 FRAMES = 100

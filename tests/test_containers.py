@@ -8,7 +8,7 @@ from vocalsep import audio
 from vocalsep.audio import containers
 from vocalsep.audio.reader import AudioReader
 from vocalsep.errors import AudioError
-from vocalsep.stems import AUDIO_SUFFIXES
+from vocalsep.separation.folders import AUDIO_SUFFIXES
 
 av = pytest.importorskip("av", reason="m4a and video need PyAV: pip install vocalsep[av]")
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from vocalsep import audio, weights
-from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
-from vocalsep.f0 import crepe, single
-from vocalsep.f0.single import f0_from_stems
-from vocalsep.mixdown import Mixdown
-from vocalsep.tracks import HOP, HOP_LENGTH
+from vocalsep.audio.downmix import Mixdown
+from vocalsep.errors import AudioError, F0Error, OptionError, WeightsError
+from vocalsep.f0 import crepe, monophonic as single
+from vocalsep.f0.monophonic import f0_from_stems
+from vocalsep.timebase import HOP, HOP_LENGTH
 from vocalsep.weights import networks
 
 RATE = 16000
@@ -155,12 +155,12 @@ def test_range_is_respected(fmin, fmax):
 
 @pytest.mark.parametrize("span", [(0, 500), (-1, 500), (500, 100), (100, 100), (float("nan"), 500), (65, float("inf"))])
 def test_range_refused(span):
-    with pytest.raises(ParameterError, match="expected a lower and a higher frequency"):
+    with pytest.raises(OptionError, match="expected a lower and a higher frequency"):
         crepe.decode(np.ones((2, 360), dtype=np.float32), fmin=span[0], fmax=span[1])
 
 
 def test_range_outside_crepe():
-    with pytest.raises(ParameterError, match="holds no pitch of CREPE"):
+    with pytest.raises(OptionError, match="holds no pitch of CREPE"):
         crepe.decode(np.ones((2, 360), dtype=np.float32), fmin=3000, fmax=4000)
 
 
@@ -199,11 +199,11 @@ def test_no_stems(stems):
 
 def test_options_refused():
     tone = sung_tone(220, 0.1)
-    with pytest.raises(ParameterError, match="capacity is 'huge'; expected tiny or full"):
+    with pytest.raises(OptionError, match="capacity is 'huge'; expected tiny or full"):
         f0_from_stems([tone], capacity="huge")
-    with pytest.raises(ParameterError, match="device is 'toaster'"):
+    with pytest.raises(OptionError, match="device is 'toaster'"):
         f0_from_stems([tone], device="toaster")
-    with pytest.raises(ParameterError, match="threshold is 50; expected a number from 0 to 1"):
+    with pytest.raises(OptionError, match="threshold is 50; expected a number from 0 to 1"):
         f0_from_stems([tone], threshold=50)
     with pytest.raises(AudioError, match="sample_rate is 0"):
         f0_from_stems([tone], 0)

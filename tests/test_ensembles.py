@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from vocalsep.dsp.stft import StftGrid, power
 from vocalsep.errors import AudioError
-from vocalsep.f0.tracker import Logits, Tracker, TrackerConfig, describe
-from vocalsep.spectrum import StftGrid, power
+from vocalsep.f0.network import Logits, Tracker, TrackerConfig, describe
 from vocalsep.training import ensembles
 from vocalsep.training.data import Take
 from vocalsep.training.ensembles import SIZES, EnsembleBatch, EnsembleSource

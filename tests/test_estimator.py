@@ -9,11 +9,11 @@ import torch
 
 from vocalsep import stretches, weights
 from vocalsep.errors import WeightsError
-from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator, parameter_count
-from vocalsep.features import extract
-from vocalsep.separator import Separator
-from vocalsep.synthesizer import VoiceParameters
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import Estimator, EstimatorConfig, load_estimator, parameter_count
+from vocalsep.model.features import extract
+from vocalsep.model.synthesizer import VoiceParameters
+from vocalsep.separation.separator import Separator
 from vocalsep.training.losses import mixture_loss
 
 FRAMES = 80

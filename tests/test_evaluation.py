@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vocalsep import audio
-from vocalsep.errors import AudioError, F0Error, MissingExtraError, ParameterError
+from vocalsep.dsp.stft import StftGrid
+from vocalsep.errors import AudioError, F0Error, MissingExtraError, OptionError
 from vocalsep.evaluation import benchmark, metrics
 from vocalsep.evaluation import benchmark_tables as tables
 from vocalsep.evaluation.baselines.comb import comb_power, separate_comb
@@ -16,9 +17,8 @@ from vocalsep.evaluation.baselines.form import form_of, separate_form
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, bss_metrics, frame_scores, overall, si_sdr
 from vocalsep.evaluation.systems import Ready
-from vocalsep.separator import Separator
-from vocalsep.spectrum import StftGrid
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.separator import Separator
 
 RNG = np.random.default_rng(0)
 RATE = 16000
@@ -274,7 +274,7 @@ class TestBenchmark:
         assert [part.names for part in found] == [("a", "b", "c"), ("a", "b"), ("a", "c"), ("b", "c")]
         np.testing.assert_array_equal([part.mixture for part in found], [[5, 2], [1, 2], [5, 0], [4, 2]])
         for sizes in ([4], [1], []):
-            with pytest.raises(ParameterError, match="expected 2 to 3"):
+            with pytest.raises(OptionError, match="expected 2 to 3"):
                 benchmark.subsets(whole, sizes)
 
     def test_systems_are_scored_with_each_f0(self, sing, duet, tiny_model):
@@ -408,7 +408,7 @@ class TestTables:
         assert "2,s+b,comb,stems,SI-SDR,all,7.0000,7.0000,2" in lines
         assert "2,all,comb,stems,MCD,s,3.0000,2.0000,3" in lines
         assert len(lines) == 1 + 4 * (5 * 3 + 3 * 4)
-        with pytest.raises(ParameterError, match="path of a CSV file"):
+        with pytest.raises(OptionError, match="path of a CSV file"):
             tables.write_csv(tmp_path, self.RESULTS, {})
 
 

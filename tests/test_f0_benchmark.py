@@ -9,13 +9,14 @@ from click.testing import CliRunner
 
 from vocalsep import audio
 from vocalsep.cli import main
-from vocalsep.errors import F0Error, MissingExtraError, ParameterError
+from vocalsep.errors import F0Error, MissingExtraError, OptionError
 from vocalsep.evaluation import degrade, f0_benchmark, f0_metrics
 from vocalsep.evaluation.baselines import basic_pitch
 from vocalsep.evaluation.benchmark import Ensemble
 from vocalsep.evaluation.metrics import f0_f_measure
-from vocalsep.separator import Separator
-from vocalsep.tracks import HOP_LENGTH, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.separator import Separator
+from vocalsep.timebase import HOP_LENGTH
 from vocalsep.voices import parse_voices
 
 RATE = 16000
@@ -240,9 +241,9 @@ class TestDegradations:
         assert np.corrcoef(clean, degrade.mp3(clean, 64, sample_rate=RATE))[0, 1] > 0.95
 
     def test_mp3_has_no_such_rate(self):
-        with pytest.raises(ParameterError, match="500 kbit/s; expected more than 32, at most 320"):
+        with pytest.raises(OptionError, match="500 kbit/s; expected more than 32, at most 320"):
             degrade.mp3(bursts(), 500)
-        with pytest.raises(ParameterError, match="40 kbit/s at 44100 Hz has no room for its delay"):
+        with pytest.raises(OptionError, match="40 kbit/s at 44100 Hz has no room for its delay"):
             degrade.mp3(bursts(), 40)
 
 
@@ -259,7 +260,7 @@ class TestSubsets:
 
     @pytest.mark.parametrize("text", ["SAX", "quintets", "", " , ", "SS"])
     def test_unknown_groups(self, text):
-        with pytest.raises(ParameterError, match="expected"):
+        with pytest.raises(OptionError, match="expected"):
             f0_benchmark.parse_ensembles(text)
 
     def test_mixtures_and_truth_go_together(self, sing):
@@ -275,7 +276,7 @@ class TestSubsets:
         assert f0_benchmark.trackers(separator=Separator(device="cpu")).keys() == {"learned"}
         named = f0_benchmark.trackers(f0_benchmark.BASELINES)
         assert tuple(named) == f0_benchmark.BASELINES
-        with pytest.raises(ParameterError, match="baseline is 'oracle'"):
+        with pytest.raises(OptionError, match="baseline is 'oracle'"):
             f0_benchmark.trackers(["oracle"])
 
 
@@ -336,7 +337,7 @@ class TestTables:
         np.testing.assert_array_equal(item.estimate.frequencies, item.truth.frequencies)
 
     def test_unknown_condition(self):
-        with pytest.raises(ParameterError, match="condition is 'underwater'"):
+        with pytest.raises(OptionError, match="condition is 'underwater'"):
             f0_benchmark.track_subsets(lambda *_: None, [], "underwater")
 
 

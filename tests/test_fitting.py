@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, istft, stft
 from vocalsep.evaluation.metrics import si_sdr
-from vocalsep.fitting import fit
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import StftGrid, instantaneous_frequency, istft, stft
-from vocalsep.synthesizer import VoiceParameters, synthesize, voice_power
-from vocalsep.synthesizer.all_pole import lsf_from_logits
-from vocalsep.synthesizer.render import agreement, harmonic_log_amplitude, lobes_on, path_of
+from vocalsep.model.fitting import fit
+from vocalsep.model.masks import soft_masks
+from vocalsep.model.synthesizer import VoiceParameters, synthesize, voice_power
+from vocalsep.model.synthesizer.all_pole import lsf_from_logits
+from vocalsep.model.synthesizer.spectrogram import agreement, harmonic_log_amplitude, lobes_on, path_of
 
 GRID = StftGrid.of_duration()
 FRAMES = 120
@@ -174,7 +174,7 @@ class TestFitting:
         mixture = sung(truth).sum(dim=0)
         wrong = replace(truth, f0=truth.f0 * 2 ** (10 / 1200))
         whole = fit(wrong, mixture)
-        monkeypatch.setattr("vocalsep.fitting._BLOCK", 37)
+        monkeypatch.setattr("vocalsep.model.fitting._BLOCK", 37)
         parts = fit(wrong, mixture)
         torch.testing.assert_close(parts.f0, whole.f0, rtol=1e-5, atol=1e-3)
         torch.testing.assert_close(parts.log_partials, whole.log_partials, rtol=1e-3, atol=1e-3)

@@ -25,8 +25,9 @@ import vocalsep
 from vocalsep import audio as audio_io
 from vocalsep.cli import main
 from vocalsep.errors import VocalsepError
-from vocalsep.separator import Separator
-from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.separator import Separator
+from vocalsep.timebase import HOP, HOP_LENGTH
 
 EXAMPLES = int(os.environ.get("VOCALSEP_EXAMPLES", "0"))
 RATES = (4000, 8000, 11025, 16000, 22050, 44100, 48000, 96000, 384000)
@@ -444,8 +445,8 @@ def test_anything_may_be_a_stem(stems):
 SEPARATE = """
 import hashlib, sys
 import numpy as np
-from vocalsep.separator import Separator
-from vocalsep.tracks import F0Tracks
+from vocalsep.separation.separator import Separator
+from vocalsep.f0.tracks import F0Tracks
 
 time = np.arange(40000, dtype=np.float32) / 16000
 recording = sum(0.1 * np.sin(2 * np.pi * k * f * time) / k for f in (330, 220) for k in (1, 2, 3))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vocalsep.masks import residual_gate, soft_masks
+from vocalsep.model.masks import residual_gate, soft_masks
 
 
 def powers(*shape: int, decades: float = 12) -> torch.Tensor:

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from vocalsep.dsp.stft import StftGrid
 from vocalsep.evaluation.baselines import nmf, source_filter_nmf
 from vocalsep.evaluation.baselines.nmf import divergence, separate_nmf
 from vocalsep.evaluation.baselines.source_filter_nmf import separate_source_filter_nmf
 from vocalsep.evaluation.metrics import si_sdr
-from vocalsep.spectrum import StftGrid
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
 
 RATE = 16000
 GRID = StftGrid.of_duration(RATE)

@@ -7,8 +7,8 @@ import pytest
 
 from vocalsep import picture
 from vocalsep.errors import AudioError, MissingExtraError, VocalsepError
-from vocalsep.picture import save_picture
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.plot import save_picture
+from vocalsep.f0.tracks import F0Tracks
 
 image = pytest.importorskip("matplotlib.image")
 

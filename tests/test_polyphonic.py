@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from vocalsep import audio, weights
-from vocalsep.errors import AudioError, ParameterError, VoicesError, WeightsError
+from vocalsep.audio.downmix import Mixdown
+from vocalsep.errors import AudioError, OptionError, VoicesError, WeightsError
 from vocalsep.evaluation.metrics import f0_f_measure
 from vocalsep.f0 import polyphonic
+from vocalsep.f0.monophonic import f0_from_stems
+from vocalsep.f0.network import Logits, Tracker, TrackerConfig, describe, harmonic_stack, load_tracker, normalised
 from vocalsep.f0.polyphonic import Candidates, Levelled, decode, find_candidates, track_polyphonic
-from vocalsep.f0.single import f0_from_stems
-from vocalsep.f0.tracker import Logits, Tracker, TrackerConfig, describe, harmonic_stack, load_tracker, normalised
-from vocalsep.mixdown import Mixdown
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
 from vocalsep.voices import Voice, parse_voices
 
 GRID = TrackerConfig()
@@ -314,7 +314,7 @@ class TestTracks:
             track_polyphonic(np.full(999, np.nan), 16000, model=talkative)
         with pytest.raises(VoicesError):
             track_polyphonic(sound, 16000, "SXB", model=talkative)
-        with pytest.raises(ParameterError, match="device is 'tpu'"):
+        with pytest.raises(OptionError, match="device is 'tpu'"):
             track_polyphonic(sound, 16000, model=talkative, device="tpu")
         with pytest.raises(WeightsError, match="not those of a tracker"):
             track_polyphonic(sound, 16000, model=tiny_model)

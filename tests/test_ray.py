@@ -10,7 +10,7 @@ import pytest
 from vocalsep import audio, separate_files
 from vocalsep.batch import ray_cluster
 from vocalsep.batch.running import Outcome
-from vocalsep.errors import MissingExtraError, ParameterError
+from vocalsep.errors import MissingExtraError, OptionError
 
 RECORDINGS = 6
 
@@ -65,7 +65,7 @@ def test_a_worker_is_killed_midway(cluster, recordings, tiny_model, tmp_path):
 
 
 def test_a_gpu_that_is_not_there(cluster, recordings, tmp_path):
-    with pytest.raises(ParameterError, match="has no GPU"):
+    with pytest.raises(OptionError, match="has no GPU"):
         separate_files([recordings], tmp_path / "out", recursive=True, ray=cluster.address, device="cuda")
 
 
@@ -77,7 +77,7 @@ def test_without_ray(recordings, tmp_path, monkeypatch):
 
 def test_no_cluster(recordings, tmp_path):
     pytest.importorskip("ray")
-    with pytest.raises(ParameterError, match="no Ray cluster at 'nowhere'"):
+    with pytest.raises(OptionError, match="no Ray cluster at 'nowhere'"):
         separate_files([recordings], tmp_path / "out", recursive=True, ray="nowhere")
 
 

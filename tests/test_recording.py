@@ -9,9 +9,9 @@ import pytest
 
 from vocalsep import mixdown as module
 from vocalsep.audio import to_model_rate
+from vocalsep.audio.downmix import Mixdown
+from vocalsep.audio.recording import ArrayRecording, pieces
 from vocalsep.errors import AudioError
-from vocalsep.mixdown import Mixdown
-from vocalsep.recording import ArrayRecording, pieces
 
 
 def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:

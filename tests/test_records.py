@@ -16,9 +16,9 @@ from vocalsep import separate_files
 from vocalsep.batch import records, running
 from vocalsep.batch.recipe import Recipe, Weights, recipe_of
 from vocalsep.batch.records import FileMark, Record, locked, read_record, recorded_files, write_record
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.stem_files import Settings
-from vocalsep.tracks import F0Tracks
+from vocalsep.errors import AudioError, OptionError
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.files import Settings
 
 PLACE = "a/."
 
@@ -340,7 +340,7 @@ with locked(Path("out"), "a/."):
 class TestLock:
     def test_one_at_a_time(self, here):  # noqa: F811
         with locked(Path("out"), PLACE):
-            with pytest.raises(ParameterError, match="another process"), locked(Path("out"), PLACE):
+            with pytest.raises(OptionError, match="another process"), locked(Path("out"), PLACE):
                 pass
             with locked(Path("out"), "b/."):
                 pass

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from vocalsep.errors import MissingExtraError, ParameterError
+from vocalsep.errors import MissingExtraError, OptionError
 from vocalsep.training.scores import FERMATA_BEATS, Note, Score, _with_fermatas, chorales, counterpoint
 from vocalsep.voices import parse_voices
 
@@ -87,7 +87,7 @@ class TestCounterpoint:
         assert first != other
 
     def test_voices_must_be_as_many_as_asked_for(self) -> None:
-        with pytest.raises(ParameterError, match="n_voices = 3"):
+        with pytest.raises(OptionError, match="n_voices = 3"):
             counterpoint(np.random.default_rng(0), 3, 8, parse_voices("SB"))
 
 

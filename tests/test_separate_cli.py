@@ -21,7 +21,7 @@ from vocalsep.batch import running
 from vocalsep.cli import main
 from vocalsep.cli.completion import completion
 from vocalsep.errors import AudioError
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
 
 
 @pytest.fixture(autouse=True)
@@ -339,7 +339,7 @@ class TestFolders:
         """On a terminal there is one bar over all, on which a long recording has a long share."""
         from vocalsep.batch.folders import prepare
         from vocalsep.cli import batch_display
-        from vocalsep.stem_files import Settings
+        from vocalsep.separation.files import Settings
 
         audio.write("in/long.wav", np.tile(quartet.sum(axis=0), 9), 16000)
         batch = prepare(["in"], "out", Settings(), model=model[1])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vocalsep import Separation, audio
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.tracks import F0Tracks
+from vocalsep.errors import AudioError, OptionError
+from vocalsep.f0.tracks import F0Tracks
 
 RATE = 8000
 
@@ -60,7 +60,7 @@ class TestClipModes:
         np.testing.assert_allclose(sum(found), sum(quiet.stems.values()), atol=2 * 2.0**-16 + 1e-7)
 
     def test_unknown_modes(self, result, tmp_path):
-        with pytest.raises(ParameterError, match="clip_mode is 'loud'; expected one of rescale, clamp, none"):
+        with pytest.raises(OptionError, match="clip_mode is 'loud'; expected one of rescale, clamp, none"):
             result.save(tmp_path, clip_mode="loud")
         assert list(tmp_path.iterdir()) == []
 
@@ -89,7 +89,7 @@ class TestFiles:
         ],
     )
     def test_what_is_refused(self, result, tmp_path, options, message):
-        with pytest.raises(ParameterError, match=message):
+        with pytest.raises(OptionError, match=message):
             result.save(tmp_path, **options)
         assert list(tmp_path.iterdir()) == []
 
@@ -167,7 +167,7 @@ class TestTemplatesAndFormats:
     )
     def test_hostile_templates_write_nothing(self, whole, tmp_path, template):
         folder = tmp_path / "out"
-        with pytest.raises(ParameterError, match="filename is"):
+        with pytest.raises(OptionError, match="filename is"):
             whole.save(folder, track="take", filename=template)
         assert list(tmp_path.iterdir()) == []
 
@@ -177,7 +177,7 @@ class TestTemplatesAndFormats:
 
     @pytest.mark.parametrize(("audio_format", "bit_depth"), [("aiff", "16"), ("flac", "float32"), ("wav", "8")])
     def test_unknown_formats_write_nothing(self, whole, tmp_path, audio_format, bit_depth):
-        with pytest.raises(ParameterError):
+        with pytest.raises(OptionError):
             whole.save(tmp_path / "out", audio_format=audio_format, bit_depth=bit_depth)
         assert list(tmp_path.iterdir()) == []
 

@@ -9,15 +9,15 @@ import torch
 import vocalsep
 from vocalsep import audio
 from vocalsep.api import separate, separate_file
-from vocalsep.asked import stem_names
 from vocalsep.device import resolve_device
-from vocalsep.errors import AudioError, F0Error, ParameterError, VocalsepError, VoicesError, WeightsError
-from vocalsep.masks import soft_masks
-from vocalsep.separation import Separation
-from vocalsep.separator import Separator
-from vocalsep.spectrum import StftGrid, power
-from vocalsep.synthesizer import VoiceParameters, voice_power
-from vocalsep.tracks import F0Tracks
+from vocalsep.dsp.stft import StftGrid, power
+from vocalsep.errors import AudioError, F0Error, OptionError, VocalsepError, VoicesError, WeightsError
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.masks import soft_masks
+from vocalsep.model.synthesizer import VoiceParameters, voice_power
+from vocalsep.separation.asked import stem_names
+from vocalsep.separation.result import Separation
+from vocalsep.separation.separator import Separator
 
 FRAMES = 64
 DUET = np.array([[440.0], [220.0]], dtype=np.float32) * np.ones(FRAMES, dtype=np.float32)
@@ -135,7 +135,7 @@ class TestResidual:
 
     @pytest.mark.parametrize("name", ["residual", "Residual"])
     def test_no_voice_may_have_its_name(self, system, duet, name):
-        with pytest.raises(ParameterError, match="named 'residual'"):
+        with pytest.raises(OptionError, match="named 'residual'"):
             system.separate(duet, DUET, voices=["soprano", name], residual=True)
         assert name in system.separate(duet, DUET, voices=["soprano", name]).stems
 
@@ -288,14 +288,14 @@ class TestBadInput:
 
     @pytest.mark.parametrize("device", ["tpu", "", "CUDA", "gpu"])
     def test_unknown_devices(self, device):
-        with pytest.raises(ParameterError, match="expected auto, cpu, cuda, mps"):
+        with pytest.raises(OptionError, match="expected auto, cpu, cuda, mps"):
             resolve_device(device)
 
     @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps"])
     def test_devices_that_are_not_there(self, device, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-        with pytest.raises(ParameterError, match="does not have"):
+        with pytest.raises(OptionError, match="does not have"):
             resolve_device(device)
         assert resolve_device("auto") == resolve_device("cpu") == "cpu"
 
@@ -304,7 +304,7 @@ class TestBadInput:
         assert resolve_device("auto") == "cuda"
 
     def test_all_errors_have_one_base(self):
-        assert all(issubclass(error, VocalsepError) for error in (AudioError, F0Error, ParameterError, WeightsError))
+        assert all(issubclass(error, VocalsepError) for error in (AudioError, F0Error, OptionError, WeightsError))
 
 
 class TestAboveTheModel:

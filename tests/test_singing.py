@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocalsep.f0 import single
+from vocalsep.f0 import monophonic as single
 from vocalsep.training.data import SingerSource, Take
 from vocalsep.training.scores import Note, counterpoint
 from vocalsep.training.singers import FORMANTS, Singer

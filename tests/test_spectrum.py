@@ -8,7 +8,7 @@ import torch
 from scipy import signal
 
 from vocalsep import spectrum
-from vocalsep.spectrum import InverseStft, StftGrid, istft, mel_bands, mel_points, power, stft
+from vocalsep.dsp.stft import InverseStft, StftGrid, istft, mel_bands, mel_points, power, stft
 
 RATES = [8000, 16000, 22050, 44100, 48000, 96000]
 

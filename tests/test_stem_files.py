@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from vocalsep.audio import AudioReader, read, write
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.separator import Separator
-from vocalsep.stem_files import PendingStems, Settings, write_stems
-from vocalsep.tracks import F0Tracks
+from vocalsep.errors import AudioError, OptionError
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.files import PendingStems, Settings, write_stems
+from vocalsep.separation.separator import Separator
 
 RATE = 22050
 F0 = np.float32([[440.0], [220.0]]) * np.ones(126, dtype=np.float32)
@@ -102,7 +102,7 @@ class TestTwoStems:
         assert files(recording.parent) == ["duet.wav", "no_residual.wav", "residual.wav"]
 
     def test_an_unknown_voice(self):
-        with pytest.raises(ParameterError, match="two_stems is 'alto'; expected one of high, low"):
+        with pytest.raises(OptionError, match="two_stems is 'alto'; expected one of high, low"):
             Settings(two_stems="alto").stem_names(TRACKS)
         assert Settings(two_stems="alto").stem_names() == ["alto", "no_alto"]
 

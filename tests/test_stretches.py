@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from vocalsep import audio, separator, stretches
+from vocalsep.audio.downmix import Mixdown
+from vocalsep.audio.recording import ArrayRecording
 from vocalsep.errors import AudioError
 from vocalsep.f0 import polyphonic
-from vocalsep.mixdown import Mixdown
-from vocalsep.recording import ArrayRecording
-from vocalsep.separator import Analysis, Separator
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.separator import Analysis, Separator
 
 CHORALE = Path(__file__).parent.parent / "examples" / "chorale.flac"
 SECONDS = 13.3

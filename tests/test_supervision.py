@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vocalsep.spectrum import StftGrid, stft
-from vocalsep.synthesizer import VoiceParameters, synthesize
-from vocalsep.synthesizer.all_pole import lsf_from_logits
+from vocalsep.dsp.stft import StftGrid, stft
+from vocalsep.model.synthesizer import VoiceParameters, synthesize
+from vocalsep.model.synthesizer.all_pole import lsf_from_logits
 from vocalsep.training.data import Batch, SingerSource, Take
 from vocalsep.training.f0_errors import with_errors
 from vocalsep.training.losses import distortion, estimator_loss, stem_loss, supervised_loss

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import signal
 
-from vocalsep.f0 import single
-from vocalsep.spectrum import StftGrid, power
-from vocalsep.synthesizer import VoiceParameters, all_pole, render, synthesize, voice_power
-from vocalsep.synthesizer.render import harmonic_log_amplitude, harmonic_power, lobe_integral, noise_power
-from vocalsep.synthesizer.waveform import harmonic_waveform, noise_waveform
+from vocalsep.dsp.stft import StftGrid, power
+from vocalsep.f0 import monophonic as single
+from vocalsep.model.synthesizer import VoiceParameters, all_pole, render, synthesize, voice_power
+from vocalsep.model.synthesizer.spectrogram import harmonic_log_amplitude, harmonic_power, lobe_integral, noise_power
+from vocalsep.model.synthesizer.waveform import harmonic_waveform, noise_waveform
 
 ORDER = 20
 

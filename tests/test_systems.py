@@ -11,15 +11,15 @@ from click.testing import CliRunner
 
 from vocalsep import audio, weights
 from vocalsep.cli import main
-from vocalsep.errors import MissingExtraError, ParameterError, WeightsError
-from vocalsep.estimator import Estimator, EstimatorConfig, parameter_count
+from vocalsep.errors import MissingExtraError, OptionError, WeightsError
 from vocalsep.evaluation import benchmark, data_efficiency, runs, systems
 from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.lineup import line_up
 from vocalsep.evaluation.metrics import Scores
 from vocalsep.evaluation.runs import Run, Settings, TrainingData
 from vocalsep.evaluation.systems import SYSTEMS, Recipe, System
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import Estimator, EstimatorConfig, parameter_count
 from vocalsep.training import sources
 from vocalsep.training.data import Take
 
@@ -104,7 +104,7 @@ class TestRegister:
         assert (ready.parameters, ready.refined) == (0, None)
 
     def test_ours_is_the_separator(self, sing, tiny_model):
-        from vocalsep.separator import Separator
+        from vocalsep.separation.separator import Separator
 
         mixture = sing(F0[:2] * np.ones(70, np.float32)).sum(axis=0)
         tracks = F0Tracks(F0[:2] * np.ones(70, np.float32), ("a", "b"))
@@ -143,10 +143,10 @@ class TestTrainingData:
     def test_more_than_there_is(self, data):
         assert runs.mixture_seconds(runs.limited(data.split[0])) == pytest.approx(14.4)
         for seconds in (14.5, 0.0, -1.0):
-            with pytest.raises(ParameterError, match=r"at most the 14\.4 s"):
+            with pytest.raises(OptionError, match=r"at most the 14\.4 s"):
                 runs.limited(data.split[0], seconds)
         assert data_efficiency.amounts(data, [20, 7, 30]) == [7, pytest.approx(14.4)]
-        with pytest.raises(ParameterError, match="more than 0"):
+        with pytest.raises(OptionError, match="more than 0"):
             data_efficiency.amounts(data, [5, 0])
 
     def test_validation_hears_the_same_whatever_is_trained_on(self, data):
@@ -184,7 +184,7 @@ class TestRuns:
         run = self.train(data, tmp_path, Settings(("piece",)))
         assert run.settings["steps"] == run.best_step == 3
         assert self.train(data, tmp_path, Settings(("piece",), steps=3)) == run
-        with pytest.raises(ParameterError, match="steps 3 instead of 2"):
+        with pytest.raises(OptionError, match="steps 3 instead of 2"):
             self.train(data, tmp_path)
 
     def test_a_recipe_decides_on_rate_and_f0(self, data, quick, tmp_path, monkeypatch):
@@ -206,15 +206,15 @@ class TestRuns:
 
     def test_what_is_found_must_be_what_is_wanted(self, data, quick, tmp_path):
         self.train(data, tmp_path)
-        with pytest.raises(ParameterError, match="steps 2 instead of 3, seed 0 instead of 1"):
+        with pytest.raises(OptionError, match="steps 2 instead of 3, seed 0 instead of 1"):
             self.train(data, tmp_path, Settings(("piece",), steps=3, seed=1))
-        with pytest.raises(ParameterError, match="holds a run of us; expected one of vocalsep"):
+        with pytest.raises(OptionError, match="holds a run of us; expected one of vocalsep"):
             runs.trained("vocalsep", SYSTEMS["vocalsep"], SETTINGS, data, tmp_path)
         (tmp_path / "run.json").write_text("{}")
         with pytest.raises(WeightsError, match="no record of a run"):
             self.train(data, tmp_path)
         (tmp_path / "run.json").unlink()
-        with pytest.raises(ParameterError, match="weights without a record"):
+        with pytest.raises(OptionError, match="weights without a record"):
             self.train(data, tmp_path)
 
     def test_a_run_that_was_broken_off_goes_on(self, data, quick, tmp_path):
@@ -246,9 +246,9 @@ class TestLineUp:
         assert list(found) == ["comb", "vocalsep", "vocalsep-adapted"]
         assert lines == ["us: left out, since it has no weights; --train trains it"]
         assert found["vocalsep"].cost(5.0).audio_seconds is None
-        with pytest.raises(ParameterError, match="us has no weights"):
+        with pytest.raises(OptionError, match="us has no weights"):
             line_up(["us"], None, Settings(()), tmp_path)
-        with pytest.raises(ParameterError, match="no system is named 'oracle'; expected one of comb"):
+        with pytest.raises(OptionError, match="no system is named 'oracle'; expected one of comb"):
             line_up(["oracle"], None, Settings(()), None)
 
     def test_what_borrows_is_trained_with_its_lender(self, data, quick, tmp_path):
@@ -279,7 +279,7 @@ class TestLearningCurves:
         again = list(data_efficiency.learning_curves(*job))
         assert [point.total.mean for point in again] == [point.total.mean for point in points]
         assert len(quick) == 2
-        with pytest.raises(ParameterError, match="no system that is trained is named 'comb'; expected some of us"):
+        with pytest.raises(OptionError, match="no system that is trained is named 'comb'; expected some of us"):
             list(data_efficiency.learning_curves(quartet, tracks, ["comb"], data, [10.0], SETTINGS, tmp_path))
 
     POINTS = (
@@ -302,7 +302,7 @@ class TestLearningCurves:
         pytest.importorskip("matplotlib")
         data_efficiency.plot(tmp_path / "data.png", self.POINTS)
         assert (tmp_path / "data.png").read_bytes()[:4] == b"\x89PNG"
-        with pytest.raises(ParameterError, match="path of a PNG file"):
+        with pytest.raises(OptionError, match="path of a PNG file"):
             data_efficiency.plot(tmp_path, self.POINTS)
         monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
         with pytest.raises(MissingExtraError, match=r"vocalsep\[plot\]"):
@@ -325,7 +325,7 @@ class TestCommands:
         def track(self, mono, f0s=None, *, voices=None, **kwargs):
             return f0s or F0Tracks(F0[[PARTS.index(name) for name in voices]] * frames, tuple(voices))
 
-        monkeypatch.setattr("vocalsep.separator.Separator.track", track)
+        monkeypatch.setattr("vocalsep.separation.separator.Separator.track", track)
         return Path("choir")
 
     def run(self, *arguments: str):

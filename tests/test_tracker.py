@@ -11,7 +11,7 @@ import torch
 
 from vocalsep import weights
 from vocalsep.errors import WeightsError
-from vocalsep.f0.tracker import (
+from vocalsep.f0.network import (
     Logits,
     Tracker,
     TrackerConfig,

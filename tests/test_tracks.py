@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from vocalsep.errors import F0Error
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import HOP
 
 RNG = np.random.default_rng(0)
 
@@ -238,8 +239,8 @@ def test_paths_that_are_none(tmp_path, name, monkeypatch):
     for path in (None, 5, [name]):
         with pytest.raises(F0Error, match=r"path is .*; expected that of a file of f0"):
             reader(path)
-    monkeypatch.setattr("vocalsep.table.MAX_CSV_BYTES", 10)
-    monkeypatch.setattr("vocalsep.midi._MAX_BYTES", 10)
+    monkeypatch.setattr("vocalsep.f0.csv.MAX_CSV_BYTES", 10)
+    monkeypatch.setattr("vocalsep.f0.midi._MAX_BYTES", 10)
     with pytest.raises(F0Error, match="has more than 0 MB"):
         reader(written(tmp_path, "0,100\n0.016,100\n", name))
 

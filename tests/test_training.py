@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from vocalsep import audio, weights
-from vocalsep.errors import AudioError, F0Error, ParameterError, WeightsError
-from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator
-from vocalsep.f0 import single
-from vocalsep.f0.tracker import Tracker, TrackerConfig, load_tracker
-from vocalsep.spectrum import StftGrid, power
-from vocalsep.synthesizer import VoiceParameters, synthesize
-from vocalsep.synthesizer.all_pole import lsf_from_logits
-from vocalsep.synthesizer.excitation import glottal_roll_off
-from vocalsep.synthesizer.render import filter_log_magnitude
-from vocalsep.tracks import F0Tracks
+from vocalsep.dsp.stft import StftGrid, power
+from vocalsep.errors import AudioError, F0Error, OptionError, WeightsError
+from vocalsep.f0 import monophonic as single
+from vocalsep.f0.network import Tracker, TrackerConfig, load_tracker
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import Estimator, EstimatorConfig, load_estimator
+from vocalsep.model.synthesizer import VoiceParameters, synthesize
+from vocalsep.model.synthesizer.all_pole import lsf_from_logits
+from vocalsep.model.synthesizer.excitation import glottal_roll_off
+from vocalsep.model.synthesizer.spectrogram import filter_log_magnitude
 from vocalsep.training import augment, sources
 from vocalsep.training.data import MixedSource, MixtureSource, SingerSource, Take
 from vocalsep.training.ensembles import EnsembleSource
@@ -239,7 +239,7 @@ class TestSources:
 
     @pytest.mark.parametrize("share", [0.0, -0.1, 0.6, 1.0, float("nan")])
     def test_held_out_shares_out_of_range(self, share, piece):
-        with pytest.raises(ParameterError, match="held-out share"):
+        with pytest.raises(OptionError, match="held-out share"):
             split_singers(piece, share)
 
     def test_seeds_reproduce_batches(self, singers):
@@ -559,7 +559,7 @@ class TestTrainer:
         ],
     )
     def test_settings_out_of_range(self, settings):
-        with pytest.raises(ParameterError, match=r"must be|expected"):
+        with pytest.raises(OptionError, match=r"must be|expected"):
             TrainingConfig(**settings)
 
     def test_progress_starts_at_nothing(self):

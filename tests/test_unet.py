@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from vocalsep import weights
-from vocalsep.errors import ParameterError, VocalsepError, WeightsError
-from vocalsep.estimator import parameter_count
+from vocalsep.errors import OptionError, VocalsepError, WeightsError
 from vocalsep.evaluation.baselines import unet
 from vocalsep.evaluation.baselines.unet import (
     ConditionedUnet,
@@ -21,7 +20,8 @@ from vocalsep.evaluation.baselines.unet import (
     unet_loss,
 )
 from vocalsep.evaluation.metrics import si_sdr
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import parameter_count
 from vocalsep.training.data import Batch
 
 TINY = UnetConfig(channels=(4, 8, 8), control_channels=(8, 8), control_kernel_size=4)
@@ -168,7 +168,7 @@ class TestLoss:
         assert float(unet_loss(network, batch, half=True)) == pytest.approx(float(unet_loss(network, batch)), rel=0.02)
 
     def test_needs_stems(self, batch):
-        with pytest.raises(ParameterError, match="learns from stems"):
+        with pytest.raises(OptionError, match="learns from stems"):
             unet_loss(untrained(), Batch(batch.mixture, batch.f0))
 
     def test_reaches_all_parameters(self, batch):

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from vocalsep import weights
+from vocalsep.dsp.stft import power
 from vocalsep.errors import VocalsepError, WeightsError
-from vocalsep.estimator import parameter_count
 from vocalsep.evaluation.baselines import us
 from vocalsep.evaluation.baselines.us import UsConfig, UsNetwork, load_us, separate_us
 from vocalsep.evaluation.metrics import si_sdr
-from vocalsep.spectrum import power
-from vocalsep.synthesizer import VoiceParameters
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import parameter_count
+from vocalsep.model.synthesizer import VoiceParameters
 from vocalsep.training.data import Batch
 from vocalsep.training.losses import estimator_loss, mixture_loss
 

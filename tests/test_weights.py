@@ -12,8 +12,8 @@ import torch
 import vocalsep
 from vocalsep import weights
 from vocalsep.errors import WeightsError
-from vocalsep.estimator import Estimator, EstimatorConfig, load_estimator, read_estimator
-from vocalsep.f0.tracker import TrackerConfig
+from vocalsep.f0.network import TrackerConfig
+from vocalsep.model.estimator import Estimator, EstimatorConfig, load_estimator, read_estimator
 from vocalsep.weights import names as model_names
 from vocalsep.weights import store
 from vocalsep.weights.register import HubFile, manifest_path

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from vocalsep.api import separate, separate_file
     from vocalsep.batch.folders import separate_files
     from vocalsep.errors import VocalsepError
+    from vocalsep.f0.monophonic import f0_from_stems
     from vocalsep.f0.polyphonic import track_polyphonic
-    from vocalsep.f0.single import f0_from_stems
-    from vocalsep.separation import Separation
-    from vocalsep.separator import Separator
-    from vocalsep.tracks import F0Tracks
+    from vocalsep.f0.tracks import F0Tracks
+    from vocalsep.separation.result import Separation
+    from vocalsep.separation.separator import Separator
     from vocalsep.voices import Voice, parse_voices
 
 __all__ = [
@@ -37,12 +37,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "F0Tracks": "vocalsep.tracks",
-    "Separation": "vocalsep.separation",
-    "Separator": "vocalsep.separator",
+    "F0Tracks": "vocalsep.f0.tracks",
+    "Separation": "vocalsep.separation.result",
+    "Separator": "vocalsep.separation.separator",
     "VocalsepError": "vocalsep.errors",
     "Voice": "vocalsep.voices",
-    "f0_from_stems": "vocalsep.f0.single",
+    "f0_from_stems": "vocalsep.f0.monophonic",
     "parse_voices": "vocalsep.voices",
     "separate": "vocalsep.api",
     "separate_file": "vocalsep.api",

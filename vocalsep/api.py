@@ -6,11 +6,13 @@ import os
 
 from numpy.typing import ArrayLike
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, read
+from vocalsep.audio import read
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
-from vocalsep.given import F0sLike, ProgressCallback, no_progress
-from vocalsep.separation import Separation
-from vocalsep.separator import DEFAULT_MODEL, Separator
+from vocalsep.progress import ProgressCallback, no_progress
+from vocalsep.separation.given import F0sLike
+from vocalsep.separation.result import Separation
+from vocalsep.separation.separator import DEFAULT_MODEL, Separator
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.voices import VoicesLike
 
 
@@ -70,7 +72,7 @@ def separate(
 
     Raises
     ------
-    AudioError, F0Error, VoicesError, ParameterError, WeightsError
+    AudioError, F0Error, VoicesError, OptionError, WeightsError
         If something cannot be used; all of them are `VocalsepError`.
 
     Examples

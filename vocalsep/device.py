@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vocalsep.errors import ParameterError, shown
+from vocalsep.errors import OptionError, shown
 
 
 def resolve_device(device: str) -> str:
@@ -12,7 +12,7 @@ def resolve_device(device: str) -> str:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the device is unknown or not on this machine.
     """
     device = str(device)
@@ -26,11 +26,11 @@ def resolve_device(device: str) -> str:
     }
     kind = device.split(":")[0]
     if kind not in available:
-        raise ParameterError(f"device is {told}; expected auto, {', '.join(available)}")
+        raise OptionError(f"device is {told}; expected auto, {', '.join(available)}")
     if not available[kind]:
-        raise ParameterError(f"device is {told}, which this machine or this build of PyTorch does not have")
+        raise OptionError(f"device is {told}, which this machine or this build of PyTorch does not have")
     try:
         torch.empty(0, device=device)
     except RuntimeError as error:  # "cpu:x", or "cuda:7" where there are fewer
-        raise ParameterError(f"device is {told}; expected auto, {', '.join(available)}") from error
+        raise OptionError(f"device is {told}; expected auto, {', '.join(available)}") from error
     return device

@@ -1,22 +1,35 @@
-"""The exceptions that vocalsep raises for what a user can mend: bad files, bad values, missing weights.
+"""Exceptions for everything that a user can put right: bad files, bad values, missing weights.
 
-Their messages are one sentence of bounded length; `shown` and `one_line` put in what was got.
+A message says what was found, what is accepted and what to do, in terms of the Python API. `one_line`, `shown` and
+`printable` put user-supplied values into messages safely.
 """
 
 from __future__ import annotations
 
 import re
 
-SURROGATE = re.compile("[\ud800-\udfff]")
-"""Bytes of a file name that are no text, as Python holds them."""
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes of a file name that are not UTF-8, as Python holds them
 
 
 class VocalsepError(Exception):
-    """Base of all errors raised on purpose; its message says what was got and what is expected."""
+    """Base class of all errors that vocalsep raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What was found, what is accepted and what to do.
+    parameter : str, optional
+        Name of the parameter that the message is about, such as "overwrite". The command line shows its own option
+        of that name.
+    """
+
+    def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class AudioError(VocalsepError, ValueError):
-    """An audio file or array that cannot be used: empty, unreadable, not finite, of a wrong shape."""
+    """An audio file or array that cannot be used: missing, empty, unreadable, not finite, of a wrong shape."""
 
 
 class F0Error(VocalsepError, ValueError):
@@ -27,12 +40,16 @@ class VoicesError(VocalsepError, ValueError):
     """A description of voices that cannot be understood."""
 
 
+class OptionError(VocalsepError, ValueError):
+    """An option with an invalid value, such as an unknown device or format."""
+
+
 class WeightsError(VocalsepError):
-    """A checkpoint that is missing, corrupt, or not for this version of vocalsep."""
+    """A checkpoint that is missing, corrupt, or made for another network or version."""
 
 
-class ParameterError(VocalsepError, ValueError):
-    """An option outside its range, such as an unknown device, format or model name."""
+class OutputError(VocalsepError):
+    """A file that cannot be written, or other files where the output should go."""
 
 
 class MissingExtraError(VocalsepError, ImportError):
@@ -40,7 +57,7 @@ class MissingExtraError(VocalsepError, ImportError):
 
 
 def one_line(text: str, limit: int = 80) -> str:
-    r"""Return a text as error messages tell it: in one line of printable characters, cut after `limit` of them.
+    r"""Return text on one line of printable characters, shortened to `limit` characters.
 
     Examples
     --------
@@ -52,27 +69,27 @@ def one_line(text: str, limit: int = 80) -> str:
 
 
 def shown(value: object) -> str:
-    """Return how Python writes a value as error messages tell it; see `one_line`."""
+    """Return the `repr` of a value for an error message; see `one_line`."""
     try:
         return one_line(repr(value))
-    except Exception:  # whatever a stranger's class raises; Python's own int, if it has thousands of digits
+    except Exception:  # any class may raise here, and so does an int of thousands of digits
         return f"<{type(value).__name__}>"
 
 
 def printable(text: object) -> str:
-    r"""Return a text, or a path, on one line that any terminal can show and none obeys.
+    r"""Return text, such as a path, on one line without control characters.
 
     Examples
     --------
     >>> print(printable("bell\x07\nline, byte \udce9"))
     bell\x07\nline, byte \xe9
     """
-    decoded = SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(text))
+    decoded = _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(text))
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in decoded
     )
 
 
 def reason(error: BaseException) -> str:
-    """Return why the system refused something, in its own words: without a number, or a path that is told anyway."""
+    """Return the system's explanation of an error, without the error number and the path."""
     return getattr(error, "strerror", None) or str(error)

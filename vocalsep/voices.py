@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import count
 from numbers import Integral
 from typing import TypeAlias
-from unicodedata import normalize
 
 from vocalsep.errors import VoicesError, shown
+from vocalsep.paths import folded
 
 VOICE_FMIN = 65.0
 """Hz, C2: the lowest f0 of any voice."""
@@ -23,12 +23,6 @@ _RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*]')
 # Devices of Windows: nul.wav is one as well.
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 _MAX_NAME_BYTES = 200  # file systems allow 255, some are for the suffix
-
-
-def folded(name: str) -> str:
-    """Return what two names share that some file system takes for one: letter case and composition go."""
-    # Folding case can decompose again, so that composition is normalised twice.
-    return normalize("NFC", normalize("NFC", name).casefold())
 
 
 def is_voice_name(name: object) -> bool:

@@ -28,7 +28,7 @@ import mido
 import numpy as np
 
 from vocalsep.errors import F0Error
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
 
 MEMORY = 4 << 30  # bytes of address space
 LARGEST = 1 << 20  # bytes of a file that is made still larger
@@ -374,16 +374,18 @@ def run_atheris(seconds: float, seed: int, readers: tuple[str, ...]) -> None:
     """Let libFuzzer look for inputs that reach code which no other did; it ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["mido", "csv", "vocalsep.midi", "vocalsep.table", "vocalsep.tracks"]):
+    with atheris.instrument_imports(
+        include=["mido", "csv", "vocalsep.f0.midi", "vocalsep.f0.csv", "vocalsep.f0.tracks"]
+    ):
         for name in [name for name in sys.modules if name.startswith(("mido", "vocalsep."))]:
             del sys.modules[name]
         import mido.midifiles  # noqa: F401 (here, to be instrumented)
 
         import vocalsep.errors
-        import vocalsep.midi
-        import vocalsep.tracks
+        import vocalsep.f0.midi
+        import vocalsep.f0.tracks
     global F0Error, F0Tracks
-    F0Error, F0Tracks = vocalsep.errors.F0Error, vocalsep.tracks.F0Tracks
+    F0Error, F0Tracks = vocalsep.errors.F0Error, vocalsep.f0.tracks.F0Tracks
     folder = Path(tempfile.mkdtemp())
     corpus = folder / "corpus"
     corpus.mkdir()

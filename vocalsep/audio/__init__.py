@@ -8,19 +8,19 @@ written beside its target and then renamed, so that a stem under its final name 
 
 from vocalsep.audio.formats import FORMATS, validate_format
 from vocalsep.audio.reader import AudioReader, read
-from vocalsep.audio.resampler import Resampler, resample, to_model_rate
+from vocalsep.audio.resample import Resampler, resample, to_model_rate
 from vocalsep.audio.waveform import (
     MAX_CHANNELS,
     MAX_PEAK,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
-    MODEL_SAMPLE_RATE,
     Audio,
     Float32,
     validate_sample_rate,
     validate_waveform,
 )
 from vocalsep.audio.writer import AudioWriter, write
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 __all__ = [
     "FORMATS",

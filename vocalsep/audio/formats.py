@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vocalsep.errors import ParameterError
+from vocalsep.errors import OptionError
 
 # libsndfile's names of what we write: format -> bit depth -> subtype.
 _SUBTYPES: dict[str, dict[str, str]] = {
@@ -36,14 +36,14 @@ def validate_format(audio_format: str, bit_depth: str) -> str:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the format is unknown or cannot hold that depth.
     """
     if audio_format not in _SUBTYPES:
-        raise ParameterError(f"format is {audio_format!r}; expected one of {', '.join(FORMATS)}")
+        raise OptionError(f"format is {audio_format!r}; expected one of {', '.join(FORMATS)}")
     subtypes = _SUBTYPES[audio_format]
     if bit_depth not in subtypes:
-        raise ParameterError(f"{audio_format} has no bit depth {bit_depth!r}; expected one of {', '.join(subtypes)}")
+        raise OptionError(f"{audio_format} has no bit depth {bit_depth!r}; expected one of {', '.join(subtypes)}")
     return subtypes[bit_depth]
 
 
@@ -52,19 +52,19 @@ def validate_capacity(audio_format: str, channels: int, sample_rate: int) -> Non
 
     Raises
     ------
-    ParameterError
+    OptionError
         If it cannot.
     """
     if audio_format == "mp3" and (sample_rate not in _MP3_SAMPLE_RATES or channels > 2):
-        raise ParameterError(
+        raise OptionError(
             f"mp3 cannot hold {channels} channels at {sample_rate} Hz; expected 1 or 2 channels at one of "
             f"{', '.join(map(str, _MP3_SAMPLE_RATES))} Hz: choose wav or flac"
         )
     if audio_format == "flac" and channels > 8:
-        raise ParameterError(f"flac cannot hold {channels} channels; expected at most 8: choose wav")
+        raise OptionError(f"flac cannot hold {channels} channels; expected at most 8: choose wav")
     limit = {"flac": _FLAC_MAX_RATE, "ogg": _OGG_MAX_RATE}.get(audio_format)
     if limit is not None and sample_rate > limit:
-        raise ParameterError(f"{audio_format} cannot hold {sample_rate} Hz; expected at most {limit} Hz: choose wav")
+        raise OptionError(f"{audio_format} cannot hold {sample_rate} Hz; expected at most {limit} Hz: choose wav")
 
 
 def depth_of(subtype: str) -> str:

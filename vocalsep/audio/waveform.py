@@ -10,9 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from vocalsep.errors import AudioError, shown
 
-MODEL_SAMPLE_RATE = 16000
-"""Sample rate in Hz at which f0 is tracked and source parameters are estimated."""
-
 MIN_SAMPLE_RATE = 4000
 """Hz. Below it (Nyquist at 2 kHz) little more than the fundamentals of a choir is left to separate."""
 

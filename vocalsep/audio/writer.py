@@ -22,7 +22,7 @@ from vocalsep.audio import tags as tags_of
 from vocalsep.audio.formats import validate_capacity, validate_format
 from vocalsep.audio.wav import WavFile, bytes_per_sample
 from vocalsep.audio.waveform import MAX_CHANNELS, Float32, validate_sample_rate, validate_waveform
-from vocalsep.errors import AudioError, ParameterError, printable
+from vocalsep.errors import AudioError, OptionError, printable
 
 _PIECE = 1 << 16  # samples at a time; libsndfile's Vorbis encoder overflows the stack on one write of minutes
 _NAME_LIMIT = 255  # bytes that the file systems in use allow for a name
@@ -65,7 +65,7 @@ class AudioWriter:
     ------
     AudioError
         If the file cannot be written.
-    ParameterError
+    OptionError
         If the format cannot hold such audio.
     """
 
@@ -250,7 +250,7 @@ def write(
     ------
     AudioError
         If the waveform is not valid or the file cannot be written.
-    ParameterError
+    OptionError
         If the format cannot hold such audio.
     """
     target = Path(path)
@@ -291,7 +291,7 @@ def _refused(target: Path) -> Iterator[None]:
 
     try:
         yield
-    except (AudioError, ParameterError):
+    except (AudioError, OptionError):
         raise
     except sndfile.FAILURES as error:
         raise AudioError(
@@ -302,7 +302,7 @@ def _refused(target: Path) -> Iterator[None]:
 
 def _validate_channels(channels: int) -> int:
     if not 1 <= channels <= MAX_CHANNELS:
-        raise ParameterError(f"channels is {channels}; expected 1 to {MAX_CHANNELS}")
+        raise OptionError(f"channels is {channels}; expected 1 to {MAX_CHANNELS}")
     return channels
 
 

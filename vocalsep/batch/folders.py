@@ -13,7 +13,6 @@ from pathlib import Path
 
 from vocalsep import audio as audio_io
 from vocalsep.audio.formats import CLIP_MODES
-from vocalsep.batch.names import FILENAME, real_path
 from vocalsep.batch.planning import Plan, Task, plan
 from vocalsep.batch.recipe import recipe_of
 from vocalsep.batch.records import State, assess, open_folder
@@ -21,12 +20,13 @@ from vocalsep.batch.report import NAME, Call, report_of, validate_report_path, w
 from vocalsep.batch.running import Job, Listener, Outcome, run_here, run_threads, uninterrupted
 from vocalsep.batch.workers import available_cores, run_processes, threads_of_each
 from vocalsep.device import resolve_device
-from vocalsep.errors import ParameterError, VocalsepError, shown
+from vocalsep.errors import OptionError, VocalsepError, shown
 from vocalsep.f0.polyphonic import DEFAULT_TRACKER
+from vocalsep.f0.tracks import F0Tracks
 from vocalsep.files import check_place
-from vocalsep.separator import DEFAULT_MODEL
-from vocalsep.stem_files import Settings
-from vocalsep.tracks import F0Tracks
+from vocalsep.paths import FILENAME, real_path
+from vocalsep.separation.files import Settings
+from vocalsep.separation.separator import DEFAULT_MODEL
 from vocalsep.voices import VoicesLike, folded
 
 
@@ -92,7 +92,7 @@ class Batch:
         over = False
         try:
             open_folder(self.job.out)
-            check_place(self.report, "JSON", ParameterError)
+            check_place(self.report, "JSON", OptionError)
             self._run(Listener(listener.progress, finished))
             over = True
         finally:
@@ -170,11 +170,11 @@ def prepare(
     """
     _validate(settings, jobs)
     if "" in [os.fspath(path) for path in (*inputs, out)]:
-        raise ParameterError("a path is empty; expected that of a file or folder")
+        raise OptionError("a path is empty; expected that of a file or folder")
     stems = settings.stem_names(f0s)
     planned = plan(inputs, out, stems, recursive=recursive, filename=filename, audio_format=settings.audio_format)
     if f0s is not None and len(planned.tasks) > 1:
-        raise ParameterError(f"f0s belong to one recording; got {len(planned.tasks)} recordings")
+        raise OptionError(f"f0s belong to one recording; got {len(planned.tasks)} recordings")
     path = Path(out) / NAME if report is None else Path(report)
     _refuse_report(path, planned)
     recipe = recipe_of(os.fspath(model), os.fspath(tracker), settings, f0s)
@@ -204,21 +204,21 @@ def _threads(jobs: int, device: str, ray: str | None) -> int:
 
 def _validate(settings: Settings, jobs: int) -> None:
     if settings.clip_mode not in CLIP_MODES:
-        raise ParameterError(f"clip_mode is {settings.clip_mode!r}; expected one of {', '.join(CLIP_MODES)}")
+        raise OptionError(f"clip_mode is {settings.clip_mode!r}; expected one of {', '.join(CLIP_MODES)}")
     if settings.bit_depth is not None or settings.audio_format not in audio_io.FORMATS:
         audio_io.validate_format(settings.audio_format, settings.bit_depth or "16")
     if settings.adapt_seconds is not None and not 0 < settings.adapt_seconds < math.inf:
-        raise ParameterError(f"adapt_seconds is {shown(settings.adapt_seconds)}; expected a number of seconds above 0")
+        raise OptionError(f"adapt_seconds is {shown(settings.adapt_seconds)}; expected a number of seconds above 0")
     if settings.seed < 0:
-        raise ParameterError(f"seed is {shown(settings.seed)}; expected 0 or more")
+        raise OptionError(f"seed is {shown(settings.seed)}; expected 0 or more")
     if jobs < 1:
-        raise ParameterError(f"jobs is {jobs}; expected 1 or more, such as the {available_cores()} cores at hand")
+        raise OptionError(f"jobs is {jobs}; expected 1 or more, such as the {available_cores()} cores at hand")
 
 
 def _refuse_report(path: Path, planned: Plan) -> None:
     taken = {folded(real_path(file)) for task in planned.tasks for file in (task.source, *task.targets.values())}
     if folded(real_path(path)) in taken:
-        raise ParameterError(f"{path} is a recording or a stem; choose another place for the report with --report")
+        raise OptionError(f"{path} is a recording or a stem; choose another place for the report with --report")
     validate_report_path(path)
 
 
@@ -292,7 +292,7 @@ def separate_files(
         at the end, if recordings have failed and `check` is set.
     """
     if isinstance(paths, (str, os.PathLike)):
-        raise ParameterError(f"paths is {str(paths)!r}; expected a list of files, or use separate_file for one")
+        raise OptionError(f"paths is {str(paths)!r}; expected a list of files, or use separate_file for one")
     settings = Settings(
         voices=voices,
         refine=refine,
@@ -322,7 +322,5 @@ def separate_files(
     failures = [outcome for outcome in outcomes if outcome.status in ("failed", "unfinished")]
     if check and failures:
         first = next((outcome.error for outcome in failures if outcome.error), "the run was broken off")
-        raise ParameterError(
-            f"{len(failures)} of {len(outcomes)} recordings could not be separated; the first: {first}"
-        )
+        raise OptionError(f"{len(failures)} of {len(outcomes)} recordings could not be separated; the first: {first}")
     return outcomes

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vocalsep.audio.containers import SUFFIXES
-from vocalsep.batch.names import FILENAME, real_path, safe_name, stem_paths
 from vocalsep.batch.records import recorded_files
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.stems import AUDIO_SUFFIXES
+from vocalsep.errors import AudioError, OptionError
+from vocalsep.paths import FILENAME, real_path, safe_name, stem_paths
+from vocalsep.separation.folders import AUDIO_SUFFIXES
 from vocalsep.voices import folded
 
 
@@ -85,7 +85,7 @@ def plan(
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the template cannot be used, two recordings would write one file, or a stem would replace a recording.
     AudioError
         If a folder holds no audio.
@@ -174,7 +174,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _refuse_collisions(tasks: Iterable[Task]) -> None:
-    """Raise ParameterError if files would be written twice, or over recordings."""
+    """Raise OptionError if files would be written twice, or over recordings."""
     tasks = list(tasks)
     real = _RealPaths()
     sources = {real(task.source): task.source for task in tasks}
@@ -184,7 +184,7 @@ def _refuse_collisions(tasks: Iterable[Task]) -> None:
         for target in task.targets.values():
             path = real(target)
             if path in sources:
-                raise ParameterError(
+                raise OptionError(
                     f"{task.source}: its stem {target} would replace the recording {sources[path]}; use -o for "
                     "another folder, or --filename"
                 )
@@ -196,14 +196,14 @@ def _refuse_collisions(tasks: Iterable[Task]) -> None:
     for path in owners.keys() & folders.keys():
         raise _collision(folders[path][0], owners[path][0], owners[path][1])
     for path in sources.keys() & folders.keys():
-        raise ParameterError(
+        raise OptionError(
             f"{folders[path][0].source}: its stems would be in a folder of the name of the recording {sources[path]}; "
             "use -o for another folder, or --filename"
         )
 
 
-def _collision(one: Task, other: Task, target: Path) -> ParameterError:
-    return ParameterError(
+def _collision(one: Task, other: Task, target: Path) -> OptionError:
+    return OptionError(
         f"{one.source} and {other.source} would both be {target}; use --filename, or another folder for one of them"
     )
 

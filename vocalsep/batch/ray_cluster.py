@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocalsep import __version__
-from vocalsep.errors import MissingExtraError, ParameterError, WeightsError
+from vocalsep.errors import MissingExtraError, OptionError, WeightsError
 from vocalsep.weights.names import parse_model
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run_ray(tasks: Sequence[tuple[int, Task]], job: Job, listener: Listener, add
     ------
     MissingExtraError
         If Ray is not installed.
-    ParameterError
+    OptionError
         If there is no cluster, or it has no GPU and one is asked for.
     WeightsError
         If a worker cannot load the networks.
@@ -58,7 +58,7 @@ def run_ray(tasks: Sequence[tuple[int, Task]], job: Job, listener: Listener, add
         cluster = ray.cluster_resources()
         has_gpu = cluster.get("GPU", 0) > 0
         if job.device == "cuda" and not has_gpu:
-            raise ParameterError(f"device is 'cuda', but the Ray cluster at {address} has no GPU; use -d cpu")
+            raise OptionError(f"device is 'cuda', but the Ray cluster at {address} has no GPU; use -d cpu")
         gpu = job.device == "cuda" or (job.device == "auto" and has_gpu)
         remote = ray.remote(_work).options(
             num_cpus=1, num_gpus=1 / jobs if gpu else 0, max_retries=_RETRIES, runtime_env=None
@@ -82,7 +82,7 @@ def _connect(address: str) -> tuple[Any, bool]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         words = " ".join(str(error).split())[:200]
-        raise ParameterError(f"no Ray cluster at {address!r} ({words}); expected auto, local, or host:port") from error
+        raise OptionError(f"no Ray cluster at {address!r} ({words}); expected auto, local, or host:port") from error
     return ray, True
 
 
@@ -122,7 +122,7 @@ def _drive(
                 try:
                     outcome = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, WeightsError | ParameterError):
+                    if isinstance(error.cause, WeightsError | OptionError):
                         raise error.cause from error
                     outcome = failed(task, f"{task.source}: {_words(error)}", time.perf_counter())
                 except ray.exceptions.RayError as error:
@@ -163,6 +163,6 @@ def _work(task: Task, job: Job, version: str) -> Outcome:
     from vocalsep.batch.running import attempt, whole
 
     if version != __version__:
-        raise ParameterError(f"a worker of the cluster has vocalsep {__version__}; expected {version} everywhere")
+        raise OptionError(f"a worker of the cluster has vocalsep {__version__}; expected {version} everywhere")
     torch.set_num_threads(1)
     return attempt(task, job, whole(job, lambda _: None))

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vocalsep import __version__, weights
-from vocalsep.asked import refinements
-from vocalsep.stem_files import Settings
-from vocalsep.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.asked import refinements
+from vocalsep.separation.files import Settings
 from vocalsep.voices import parse_voices
 
 

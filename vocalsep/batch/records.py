@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from vocalsep.batch.names import real_path
 from vocalsep.batch.recipe import Recipe
-from vocalsep.errors import AudioError, ParameterError, reason
+from vocalsep.errors import AudioError, OptionError, reason
 from vocalsep.files import probe_place, replace_file
+from vocalsep.paths import real_path
 from vocalsep.voices import folded
 from vocalsep.weights import sha256
 
@@ -319,7 +319,7 @@ def locked(out: Path, place: str, patience: float = 0.0, *, name: object = "stem
 
     Raises
     ------
-    ParameterError
+    OptionError
         If another process works on them.
     AudioError
         If the folder cannot be written to.
@@ -332,7 +332,7 @@ def locked(out: Path, place: str, patience: float = 0.0, *, name: object = "stem
         lock = FileLock(path)
         lock.acquire(timeout=patience)
     except Timeout:
-        raise ParameterError(
+        raise OptionError(
             f"{name}: another process is writing its stems to {out}; wait for it, or use another folder"
         ) from None
     except OSError as error:

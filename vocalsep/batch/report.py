@@ -42,7 +42,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocalsep.errors import AudioError, ParameterError, reason
+from vocalsep.errors import AudioError, OptionError, reason
 from vocalsep.files import replace_file
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def validate_report_path(path: Path) -> None:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If there is a file already that is no report.
     """
     if not os.path.lexists(path):
@@ -172,7 +172,7 @@ def validate_report_path(path: Path) -> None:
     except (OSError, ValueError, TypeError, RecursionError):
         ours = False
     if not ours:
-        raise ParameterError(f"{path} exists and is no report of vocalsep; choose another place with --report")
+        raise OptionError(f"{path} exists and is no report of vocalsep; choose another place with --report")
 
 
 def write_report(path: Path, report: Mapping[str, Any]) -> None:

@@ -27,13 +27,13 @@ from vocalsep.batch.records import (
     locked,
     write_record,
 )
-from vocalsep.errors import AudioError, ParameterError, VocalsepError, WeightsError, printable
-from vocalsep.given import ProgressCallback
-from vocalsep.stem_files import Settings, write_stems
-from vocalsep.tracks import F0Tracks
+from vocalsep.errors import AudioError, OptionError, VocalsepError, WeightsError, printable
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.progress import ProgressCallback
+from vocalsep.separation.files import Settings, write_stems
 
 if TYPE_CHECKING:
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
 _CLOSED = (getattr(errno, "EDQUOT", errno.EROFS), errno.EROFS)
 _LEAST_FREE = 1 << 16  # bytes: a disk with less room is full, whatever libsndfile calls it
@@ -79,7 +79,7 @@ class Job:
 
 @lru_cache(maxsize=1)
 def _separator(model: str, device: str, tracker: str, sha256: str) -> Separator:
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
     return Separator(model, device, tracker=tracker)
 
@@ -186,9 +186,7 @@ def perform(task: Task, job: Job, progress: ProgressCallback) -> Outcome:
                 elapsed = time.perf_counter() - started
                 return Outcome(task.source, "done" if own else "skipped", record=state.record, elapsed=elapsed)
         if state.kind == "foreign" and not job.overwrite:
-            raise ParameterError(
-                f"{task.source}: {state.reason}; use --overwrite to replace it or -o for another folder"
-            )
+            raise OptionError(f"{task.source}: {state.reason}; use --overwrite to replace it or -o for another folder")
         remove_leftovers(task)
         try:
             record = _write(task, job, progress)

@@ -60,18 +60,18 @@ def adapt(
     """
     from vocalsep import weights
     from vocalsep.audio import AudioReader
-    from vocalsep.errors import ParameterError, WeightsError
+    from vocalsep.audio.downmix import Mixdown
+    from vocalsep.errors import OptionError, WeightsError
     from vocalsep.files import check_place
-    from vocalsep.mixdown import Mixdown
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
     if out.suffix != ".safetensors":
-        raise ParameterError(f"-o is {out}; expected the name of a .safetensors file")
+        raise OptionError(f"-o is {out}; expected the name of a .safetensors file")
     if out.is_dir() or (out.exists() and not overwrite):
-        raise ParameterError(f"{out} exists; use --overwrite to replace it or -o for another file")
+        raise OptionError(f"{out} exists; use --overwrite to replace it or -o for another file")
     check_place(out, ".safetensors", WeightsError)
     if len(files) > 1 and (f0_path or guides):
-        raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
+        raise OptionError(f"--f0 and --guides belong to one recording; got {len(files)} files")
     given = given_tracks(f0_path, guides, voices, crepe, device)
     separator = Separator(model, device, tracker=tracker)
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from vocalsep.cli.options import device_option, existing_path, model_option, tra
 
 if TYPE_CHECKING:
     from vocalsep.evaluation.benchmark import Ensemble, Result
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
 train_option = click.option(
     "--train",
@@ -84,15 +84,15 @@ def benchmark(
     first, 1-s frames, of all quartets, trios and duets of the parts.
     """
     from vocalsep.device import resolve_device
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
     from vocalsep.evaluation import benchmark as bench
     from vocalsep.evaluation import benchmark_tables as tables
     from vocalsep.evaluation.lineup import line_up
     from vocalsep.evaluation.runs import Settings, TrainingData
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
     if retrain and not training:
-        raise ParameterError("--retrain needs something to train on; expected --train")
+        raise OptionError("--retrain needs something to train on; expected --train")
     ensemble = bench.load_ensemble(folder, singer, [part.strip() for part in parts.split(",") if part.strip()])
     members = bench.subsets(ensemble, _sizes(sizes, len(ensemble.names)))
     given = ctx.get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
@@ -173,14 +173,14 @@ def _print_speed(ensemble: Ensemble, separator: Separator) -> None:
 
 def _sizes(text: str | None, voices: int) -> list[int]:
     """Return the numbers of voices that "4,2" names, greatest first; by default all from 2 on."""
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
 
     if text is None:
         return list(range(voices, 1, -1))
     try:
         return sorted({int(word) for word in text.split(",")}, reverse=True)
     except ValueError as error:
-        raise ParameterError(f"--voices is {text!r}; expected numbers of voices, such as 4,3,2") from error
+        raise OptionError(f"--voices is {text!r}; expected numbers of voices, such as 4,3,2") from error
 
 
 def _tell(line: str) -> None:

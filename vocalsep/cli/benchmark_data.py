@@ -60,13 +60,13 @@ def benchmark_data(
     CREPE on the stems.
     """
     from vocalsep.device import resolve_device
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
     from vocalsep.evaluation import benchmark as bench
     from vocalsep.evaluation import data_efficiency as efficiency
     from vocalsep.evaluation.runs import Settings, TrainingData
 
     if not training:
-        raise ParameterError("there is nothing to train on; expected --train FOLDER:SINGERS")
+        raise OptionError("there is nothing to train on; expected --train FOLDER:SINGERS")
     ensemble = bench.load_ensemble(folder, singer)
     data = TrainingData(training)
     found = resolve_device(device)

@@ -60,18 +60,18 @@ def benchmark_f0(
     soprano.flac. The truth is CREPE's f0 of each recording alone. A pitch is right within 50 cents; weights must
     not have been trained on the singer.
     """
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
     from vocalsep.evaluation import f0_benchmark as bench
     from vocalsep.evaluation.benchmark import load_ensemble
     from vocalsep.evaluation.f0_metrics import require_mir_eval
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
     require_mir_eval()
     groups = bench.parse_ensembles(ensembles)
     separator = Separator(model, device, tracker=tracker) if learned else None
     table = bench.trackers(baselines, separator=separator, refine=refine)
     if not table:
-        raise ParameterError("there is no tracker to judge; expected a --baseline beside --no-learned")
+        raise OptionError("there is no tracker to judge; expected a --baseline beside --no-learned")
     parts = bench.subsets(load_ensemble(folder, singer), groups, crepe=crepe, seconds=seconds)
     click.echo(f"{folder}, singer {singer}, {', '.join(part.voices for part in parts)}; truth: CREPE {crepe}")
     for name, track in table.items():

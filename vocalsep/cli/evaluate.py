@@ -25,10 +25,10 @@ def evaluate(references: Path, estimates: Path, with_museval: bool) -> None:
     import numpy as np
 
     from vocalsep import audio
-    from vocalsep.audio import MODEL_SAMPLE_RATE
     from vocalsep.errors import AudioError
     from vocalsep.evaluation.metrics import bss_metrics, frame_scores, overall, si_sdr
-    from vocalsep.stems import audio_files, read_stems
+    from vocalsep.separation.folders import audio_files, read_stems
+    from vocalsep.timebase import MODEL_SAMPLE_RATE
 
     reference_files, estimate_files = audio_files(references), audio_files(estimates)
     missing = [name for name in reference_files if name not in estimate_files]

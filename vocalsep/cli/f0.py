@@ -20,7 +20,7 @@ from vocalsep.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vocalsep.tracks import F0Tracks
+    from vocalsep.f0.tracks import F0Tracks
 
 
 @click.command()
@@ -66,11 +66,12 @@ def f0(
     The CSV can be corrected and given back to `vocalsep separate --f0`. The picture lies beside it, as .png; it
     needs the extra vocalsep[plot]. The notes of --midi are rounded to semitones of the choir's own tuning.
     """
-    from vocalsep.audio import MODEL_SAMPLE_RATE, AudioReader
+    from vocalsep.audio import AudioReader
+    from vocalsep.audio.downmix import Mixdown
     from vocalsep.errors import MissingExtraError
-    from vocalsep.mixdown import Mixdown
-    from vocalsep.picture import save_picture
-    from vocalsep.separator import Separator
+    from vocalsep.f0.plot import save_picture
+    from vocalsep.separation.separator import Separator
+    from vocalsep.timebase import MODEL_SAMPLE_RATE
 
     target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
     image = target.parent / f"{target.name if per_voice else target.stem}.png" if picture else None
@@ -101,14 +102,14 @@ def _write(tracks: F0Tracks, target: Path, per_voice: bool, midi: Path | None) -
 
 
 def _check_targets(file: Path, targets: list[Path], midi: Path | None, overwrite: bool) -> None:
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
 
     if midi is not None and midi.suffix.lower() not in (".mid", ".midi"):
-        raise ParameterError(f"--midi: {midi} is no name of a MIDI file; expected one such as {file.stem}.mid")
+        raise OptionError(f"--midi: {midi} is no name of a MIDI file; expected one such as {file.stem}.mid")
     taken = {file.resolve()}
     for path in [*targets, midi] if midi is not None else targets:
         if path.resolve() in taken:
-            raise ParameterError(f"{path} is the recording or another output; expected a file of its own for each")
+            raise OptionError(f"{path} is the recording or another output; expected a file of its own for each")
         taken.add(path.resolve())
         if path.exists() and not overwrite:
-            raise ParameterError(f"{path} exists; use --overwrite to replace it or name another file")
+            raise OptionError(f"{path} exists; use --overwrite to replace it or name another file")

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from vocalsep.tracks import F0Tracks
+    from vocalsep.f0.tracks import F0Tracks
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -163,13 +163,13 @@ def given_tracks(
     VocalsepError
         If both are given, or they cannot be used.
     """
-    from vocalsep.errors import ParameterError
-    from vocalsep.stems import f0_of_guides
-    from vocalsep.tracks import F0Tracks
+    from vocalsep.errors import OptionError
+    from vocalsep.f0.tracks import F0Tracks
+    from vocalsep.separation.folders import f0_of_guides
     from vocalsep.voices import parse_voices
 
     if f0_path is not None and guides is not None:
-        raise ParameterError("both --f0 and --guides are given; expected one of them")
+        raise OptionError("both --f0 and --guides are given; expected one of them")
     names = None if voices is None else [voice.name for voice in parse_voices(voices)]
     if f0_path is not None:
         if f0_path.suffix.lower() in (".mid", ".midi"):

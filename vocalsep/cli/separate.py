@@ -138,12 +138,12 @@ def _separate(
     **options: Any,
 ) -> int:
     """Do what the options say, and return the exit code."""
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
 
     with _interruptible() as heard:
         try:
             if len(files) > 1 and (f0_path or guides):
-                raise ParameterError(f"--f0 and --guides belong to one recording; got {len(files)} files")
+                raise OptionError(f"--f0 and --guides belong to one recording; got {len(files)} files")
             here = "cpu" if options["ray"] else options["device"]  # a cluster's GPUs are not of this machine
             tracks = given_tracks(f0_path, guides, voices, crepe, here)
             batch = _prepared(files, voices, tracks, **options)
@@ -180,14 +180,14 @@ def _prepared(
     **options: Any,
 ) -> Batch:
     from vocalsep.batch.folders import prepare
-    from vocalsep.errors import ParameterError
-    from vocalsep.stem_files import Settings
+    from vocalsep.errors import OptionError
+    from vocalsep.separation.files import Settings
 
     depths = [depth for depth, given in (("16", int16), ("24", int24), ("float32", float32)) if given]
     if len(depths) > 1:
-        raise ParameterError("two of --int16, --int24 and --float32 are given; expected one of them")
+        raise OptionError("two of --int16, --int24 and --float32 are given; expected one of them")
     if adapt_seconds is not None and not adapt:
-        raise ParameterError("--adapt-seconds goes with --adapt")
+        raise OptionError("--adapt-seconds goes with --adapt")
     settings = Settings(
         voices=voices,
         refine=refine,
@@ -205,7 +205,7 @@ def _prepared(
 
 def _run(batch: Batch, heard: list[int]) -> int:
     from vocalsep.cli.batch_display import Display, show_table
-    from vocalsep.errors import ParameterError, printable
+    from vocalsep.errors import OptionError, printable
 
     display = Display(batch, heard)
     try:
@@ -216,7 +216,7 @@ def _run(batch: Batch, heard: list[int]) -> int:
     if len(outcomes) > 1:
         show_table(outcomes, batch.report)
     if any(outcome.hopeless for outcome in outcomes) or (failures and len(outcomes) == 1):
-        raise ParameterError(printable(_reason(outcomes)))
+        raise OptionError(printable(_reason(outcomes)))
     return SOME_FAILED if failures else 0
 
 

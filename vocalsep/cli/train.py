@@ -74,19 +74,19 @@ def train(
     import torch
 
     from vocalsep.device import resolve_device
-    from vocalsep.errors import ParameterError
-    from vocalsep.estimator import Estimator, read_estimator
+    from vocalsep.errors import OptionError
+    from vocalsep.model.estimator import Estimator, read_estimator
     from vocalsep.training.losses import estimator_loss, supervised_loss
     from vocalsep.training.sources import training_sources
     from vocalsep.training.trainer import Trainer, TrainingConfig
     from vocalsep.voices import parse_voices
 
     if folder is None and not singers:
-        raise ParameterError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
+        raise OptionError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
     if folder is None and (guides is not None or voices is not None):
-        raise ParameterError("--guides and --voices go with a FOLDER of recordings; single singers need neither")
+        raise OptionError("--guides and --voices go with a FOLDER of recordings; single singers need neither")
     if stems and not singers:
-        raise ParameterError("--stems goes with --singers; recordings of choirs have no stems")
+        raise OptionError("--stems goes with --singers; recordings of choirs have no stems")
     config = TrainingConfig(
         steps=steps,
         batch_size=batch_size,
@@ -113,17 +113,17 @@ def open_run(out: Path, *, resume: bool) -> None:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If it holds a run and is not to be resumed, or cannot be made.
     """
-    from vocalsep.errors import ParameterError
+    from vocalsep.errors import OptionError
 
     if (out / "state.safetensors").exists() and not resume:
-        raise ParameterError(f"{out} holds a run already; use --resume to go on with it or -o for another folder")
+        raise OptionError(f"{out} holds a run already; use --resume to go on with it or -o for another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ParameterError(f"{out}: cannot be a folder ({error.strerror}); choose another with -o") from error
+        raise OptionError(f"{out}: cannot be a folder ({error.strerror}); choose another with -o") from error
 
 
 def run(trainer: Trainer[Any, Any], *, resume: bool) -> None:

@@ -70,14 +70,14 @@ def train_f0(
     import torch
 
     from vocalsep.device import resolve_device
-    from vocalsep.errors import ParameterError
-    from vocalsep.f0.tracker import Tracker, read_tracker
+    from vocalsep.errors import OptionError
+    from vocalsep.f0.network import Tracker, read_tracker
     from vocalsep.training.losses import TrackerLoss
     from vocalsep.training.sources import ensemble_sources, singer_folders
     from vocalsep.training.trainer import Trainer, TrainingConfig
 
     if not singers and synthetic < 1:
-        raise ParameterError("there is nothing to train on; expected --singers, or --synthetic of 1 or more")
+        raise OptionError("there is nothing to train on; expected --singers, or --synthetic of 1 or more")
     config = TrainingConfig(
         steps=steps,
         batch_size=batch_size,

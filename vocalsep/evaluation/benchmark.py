@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocalsep import audio
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.errors import AudioError, ParameterError
+from vocalsep.audio import Float32
+from vocalsep.errors import AudioError, OptionError
 from vocalsep.evaluation.baselines.form import form_of, separate_form
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.metrics import Scores, f0_f_measure, frame_scores
 from vocalsep.evaluation.spectral_metrics import spectral_scores
 from vocalsep.evaluation.systems import Ready, Separate
-from vocalsep.f0.single import f0_from_stems
-from vocalsep.separator import Separator
-from vocalsep.stems import audio_files
-from vocalsep.tracks import HOP_LENGTH, F0Tracks
+from vocalsep.f0.monophonic import f0_from_stems
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.folders import audio_files
+from vocalsep.separation.separator import Separator
+from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 
 QUARTET = ("soprano", "alto", "tenor", "bass")
 FROM_STEMS, FROM_MIXTURE, REFINED = "CREPE on stems", "mixture", "mixture, refined"
@@ -102,12 +103,12 @@ def subsets(ensemble: Ensemble, sizes: Sequence[int]) -> list[Ensemble]:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If a size is not from 2 to the number of voices.
     """
     wrong = [size for size in sizes if not 2 <= size <= len(ensemble.names)]
     if wrong or not sizes:
-        raise ParameterError(
+        raise OptionError(
             f"ensembles are to have {wrong[0] if wrong else 'no'} voices; expected 2 to {len(ensemble.names)}"
         )
     rows = range(len(ensemble.names))

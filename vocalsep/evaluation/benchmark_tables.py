@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vocalsep.errors import ParameterError
+from vocalsep.errors import OptionError
 from vocalsep.evaluation.benchmark import SI_SDR, Ensemble, Result
 from vocalsep.evaluation.metrics import Scores, overall
 from vocalsep.evaluation.spectral_metrics import METRICS
@@ -132,7 +132,7 @@ def write_csv(path: Path, results: Sequence[Result], pools: Mapping[int, Sequenc
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the file cannot be written.
     """
     stream = io.StringIO()
@@ -145,4 +145,4 @@ def write_csv(path: Path, results: Sequence[Result], pools: Mapping[int, Sequenc
             for voice, cell in (("all", overall(scores)), *zip(row.voices, scores, strict=True)):
                 numbers = [f"{cell.mean:.4f}", f"{cell.median:.4f}", cell.values.size]
                 writer.writerow([size, label, row.system, row.f0, metric, voice, *numbers])
-    write_file(path, stream.getvalue().encode(), "CSV", ParameterError)
+    write_file(path, stream.getvalue().encode(), "CSV", OptionError)

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.errors import MissingExtraError, ParameterError
+from vocalsep.errors import MissingExtraError, OptionError
 from vocalsep.evaluation.baselines.ideal import separate_ideal
 from vocalsep.evaluation.benchmark import IDEAL, Ensemble
 from vocalsep.evaluation.metrics import Scores, frame_scores, overall
 from vocalsep.evaluation.runs import Report, Settings, TrainingData, limited, mixture_seconds, trained, weights_of
 from vocalsep.evaluation.systems import COMB, OURS, SYSTEMS
+from vocalsep.f0.tracks import F0Tracks
 from vocalsep.files import write_file
-from vocalsep.tracks import F0Tracks
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 LEARNERS = (OURS, "us", "unet")
 """Systems that are trained at each amount, unless others are asked for."""
@@ -60,11 +60,11 @@ def amounts(data: TrainingData, wanted: Sequence[float]) -> list[float]:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If an amount is not more than 0.
     """
     if not wanted or min(wanted) <= 0:
-        raise ParameterError(f"seconds of training audio are {list(wanted)}; expected some, each more than 0")
+        raise OptionError(f"seconds of training audio are {list(wanted)}; expected some, each more than 0")
     available = mixture_seconds(limited(data.split[0]))
     # To the tenth of a second, so that runs are found again by the name of their folder.
     return sorted({min(float(seconds), int(10 * available) / 10) for seconds in wanted})
@@ -109,13 +109,13 @@ def learning_curves(
 
     Raises
     ------
-    ParameterError
+    OptionError
         If a system is unknown or trains nothing.
     """
     wrong = [name for name in systems if name not in SYSTEMS or SYSTEMS[name].recipe is None]
     if wrong:
         able = ", ".join(name for name, system in SYSTEMS.items() if system.recipe is not None)
-        raise ParameterError(f"no system that is trained is named {wrong[0]!r}; expected some of {able}")
+        raise OptionError(f"no system that is trained is named {wrong[0]!r}; expected some of {able}")
     mixture, stems = ensemble.mixture, ensemble.stems
     comb = SYSTEMS[COMB].open("", device).separate(mixture, tracks)
     yield Point(COMB, None, frame_scores(stems, comb, mixture, MODEL_SAMPLE_RATE))
@@ -144,7 +144,7 @@ def write_csv(path: Path, points: Sequence[Point], names: Sequence[str]) -> None
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the file cannot be written.
     """
     stream = io.StringIO()
@@ -154,7 +154,7 @@ def write_csv(path: Path, points: Sequence[Point], names: Sequence[str]) -> None
         seconds = "" if point.seconds is None else f"{point.seconds:.2f}"
         for voice, cell in (("all", point.total), *zip(names, point.scores, strict=True)):
             writer.writerow([point.system, seconds, voice, f"{cell.mean:.4f}", f"{cell.median:.4f}", cell.values.size])
-    write_file(path, stream.getvalue().encode(), "CSV", ParameterError)
+    write_file(path, stream.getvalue().encode(), "CSV", OptionError)
 
 
 def curves(points: Sequence[Point]) -> Mapping[str, list[tuple[float, float]]]:
@@ -181,7 +181,7 @@ def plot(path: Path, points: Sequence[Point], *, title: str = "") -> None:
     ------
     MissingExtraError
         If matplotlib is not installed.
-    ParameterError
+    OptionError
         If the file cannot be written.
     """
     try:
@@ -226,4 +226,4 @@ def plot(path: Path, points: Sequence[Point], *, title: str = "") -> None:
     figure.legend(loc="outside lower center", ncols=len(lines), frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    write_file(path, content.getvalue(), "PNG", ParameterError)
+    write_file(path, content.getvalue(), "PNG", OptionError)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, resample
-from vocalsep.errors import ParameterError
-from vocalsep.tracks import F0Tracks
+from vocalsep.audio import Float32, resample
+from vocalsep.errors import OptionError
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.training.augment import shift_by_resampling
 
 _EARLY_GAP = 0.005  # s: the first reflection's way is some 1.7 m longer than the direct one
@@ -118,14 +119,14 @@ def mp3(audio: Float32, kbits: float, *, sample_rate: int = _MP3_RATE) -> Float3
 
     Raises
     ------
-    ParameterError
+    OptionError
         If mp3 has no such bit rate, or one too low to keep times.
     """
     import soundfile
 
     slowest, fastest = _MPEG1_KBITS if sample_rate >= 32000 else _MPEG2_KBITS
     if not slowest < kbits <= fastest:
-        raise ParameterError(f"mp3 is to have {kbits:g} kbit/s; expected more than {slowest:g}, at most {fastest:g}")
+        raise OptionError(f"mp3 is to have {kbits:g} kbit/s; expected more than {slowest:g}, at most {fastest:g}")
     scale = max(1.0, float(np.abs(audio).max(initial=0)))
     stream = io.BytesIO()
     soundfile.write(
@@ -140,7 +141,7 @@ def mp3(audio: Float32, kbits: float, *, sample_rate: int = _MP3_RATE) -> Float3
     stream.seek(0)
     decoded: Float32 = soundfile.read(stream, dtype="float32")[0] * np.float32(scale)
     if len(decoded) != len(audio):
-        raise ParameterError(
+        raise OptionError(
             f"mp3 of {kbits:g} kbit/s at {sample_rate} Hz has no room for its delay, so times would move; expected "
             "more kbit/s"
         )

@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, to_model_rate
-from vocalsep.errors import ParameterError
+from vocalsep.audio import Float32, to_model_rate
+from vocalsep.errors import OptionError
 from vocalsep.evaluation.benchmark import Ensemble
 from vocalsep.evaluation.degrade import DEGRADATIONS
 from vocalsep.evaluation.f0_metrics import (
@@ -24,9 +24,10 @@ from vocalsep.evaluation.f0_metrics import (
     outcomes,
 )
 from vocalsep.evaluation.metrics import f0_f_measure
-from vocalsep.f0.single import f0_from_stems
-from vocalsep.separator import Separator
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.f0.monophonic import f0_from_stems
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.separator import Separator
+from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
 from vocalsep.voices import PARTS, VoicesLike
 
 TrackVoices = Callable[[Float32, int, VoicesLike], F0Tracks]
@@ -87,7 +88,7 @@ def trackers(
 
     Raises
     ------
-    ParameterError
+    OptionError
         If a baseline is unknown.
     """
     table: dict[str, TrackVoices] = {}
@@ -107,7 +108,7 @@ def trackers(
 
             table[name] = track_basic_pitch
         else:
-            raise ParameterError(f"baseline is {name!r}; expected one of {', '.join(BASELINES)}")
+            raise OptionError(f"baseline is {name!r}; expected one of {', '.join(BASELINES)}")
     return table
 
 
@@ -118,7 +119,7 @@ def parse_ensembles(text: str) -> dict[str, list[str]]:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If a word is neither, or nothing is named.
 
     Examples
@@ -134,9 +135,9 @@ def parse_ensembles(text: str) -> dict[str, list[str]]:
         elif sorted(letters) == sorted(word.upper()):
             groups[letters] = [letters]
         else:
-            raise ParameterError(f"ensemble is {word!r}; expected quartet, trios, duets, or letters out of {LETTERS}")
+            raise OptionError(f"ensemble is {word!r}; expected quartet, trios, duets, or letters out of {LETTERS}")
     if not groups:
-        raise ParameterError("no ensembles are named; expected such as SATB,trios,duets")
+        raise OptionError("no ensembles are named; expected such as SATB,trios,duets")
     return groups
 
 
@@ -172,11 +173,11 @@ def track_subsets(tracker: TrackVoices, parts: Sequence[Subset], condition: str 
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the condition is unknown.
     """
     if condition not in DEGRADATIONS:
-        raise ParameterError(f"condition is {condition!r}; expected one of {', '.join(DEGRADATIONS)}")
+        raise OptionError(f"condition is {condition!r}; expected one of {', '.join(DEGRADATIONS)}")
     made = []
     for part in parts:
         audio, sample_rate, truth = DEGRADATIONS[condition](part.mixture, part.truth)

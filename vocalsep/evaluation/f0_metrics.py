@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vocalsep.errors import F0Error, MissingExtraError
 from vocalsep.evaluation.metrics import agree
-from vocalsep.tracks import HOP
+from vocalsep.timebase import HOP
 
 OUTCOMES = ("right", "other voice", "octave", "other pitch", "false alarm", "missed")
 """What can become of a frame that is voiced in truth or estimate, in the order of `outcomes`."""

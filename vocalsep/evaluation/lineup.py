@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocalsep.errors import ParameterError
+from vocalsep.errors import OptionError
 from vocalsep.evaluation.benchmark import IDEAL
 from vocalsep.evaluation.benchmark_tables import Cost
 from vocalsep.evaluation.runs import Report, Run, Settings, TrainingData, trained, weights_of
@@ -71,12 +71,12 @@ def line_up(
 
     Raises
     ------
-    ParameterError
+    OptionError
         If a name is unknown, or a system that is asked for has no weights.
     """
     unknown = [name for name in names if name not in (*SYSTEMS, IDEAL)]
     if unknown:
-        raise ParameterError(f"no system is named {unknown[0]!r}; expected one of {', '.join((*SYSTEMS, IDEAL))}")
+        raise OptionError(f"no system is named {unknown[0]!r}; expected one of {', '.join((*SYSTEMS, IDEAL))}")
     entrants = {}
     for name, system in SYSTEMS.items():
         if names and name not in names:
@@ -93,7 +93,7 @@ def line_up(
             path = str(weights_of(folder / source))
             entrants[name] = Entrant(system.title, system.open(path, device), path, run)
         elif names:
-            raise ParameterError(f"{name} has no weights; expected --train to train it, or -o with the folder of a run")
+            raise OptionError(f"{name} has no weights; expected --train to train it, or -o with the folder of a run")
         else:
             report(f"{name}: left out, since it has no weights; --train trains it")
     return entrants

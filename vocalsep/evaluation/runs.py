@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vocalsep.errors import ParameterError, WeightsError
+from vocalsep.errors import OptionError, WeightsError
 from vocalsep.evaluation.systems import Recipe, System
 from vocalsep.files import replace_file
-from vocalsep.tracks import HOP, HOP_LENGTH
+from vocalsep.timebase import HOP, HOP_LENGTH
 from vocalsep.training.data import Batch, Take
 from vocalsep.training.trainer import Source
 
@@ -111,13 +111,13 @@ class Run:
 
         Raises
         ------
-        ParameterError
+        OptionError
             If that is not possible.
         """
         try:
             replace_file(folder / _RECORD, (json.dumps(asdict(self), indent=2) + "\n").encode())
         except OSError as error:
-            raise ParameterError(f"{folder}: cannot hold a run ({error.strerror}); choose another with -o") from error
+            raise OptionError(f"{folder}: cannot hold a run ({error.strerror}); choose another with -o") from error
 
 
 def weights_of(folder: Path) -> Path:
@@ -192,7 +192,7 @@ def limited(pieces: Pieces, seconds: float | None = None) -> Pieces:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If there are fewer seconds, without the silence.
     """
     begun = [_from(piece, _onset(piece)) for piece in pieces]
@@ -200,7 +200,7 @@ def limited(pieces: Pieces, seconds: float | None = None) -> Pieces:
         return begun
     available = mixture_seconds(begun)
     if not 0 < seconds <= available:
-        raise ParameterError(
+        raise OptionError(
             f"{seconds:g} s of training audio are asked for; expected more than 0 and at most the {available:.1f} s "
             "that there are"
         )
@@ -253,7 +253,7 @@ def trained(
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the folder holds a run with other settings, or cannot hold one.
     """
     recipe = _recipe(name, system)
@@ -266,7 +266,7 @@ def trained(
             report(f"{name}: found in {folder}")
             return found
     elif not retrain and weights_of(folder).exists():
-        raise ParameterError(f"{folder}: holds weights without a record; expected a run of the benchmark, or --retrain")
+        raise OptionError(f"{folder}: holds weights without a record; expected a run of the benchmark, or --retrain")
     resume = found is not None and (folder / "state.safetensors").exists()
     report(f"{name}: {'goes on with training' if resume else 'is trained'} in {folder}")
     run = Run(name, wanted)
@@ -278,16 +278,16 @@ def trained(
 
 def _check_settings(found: Run, name: str, wanted: dict[str, Any], folder: Path) -> None:
     if found.system != name:
-        raise ParameterError(f"{folder}: holds a run of {found.system}; expected one of {name}, or another folder")
+        raise OptionError(f"{folder}: holds a run of {found.system}; expected one of {name}, or another folder")
     differing = [key for key, value in wanted.items() if found.settings.get(key) != value]
     if differing:
         listed = ", ".join(f"{key} {found.settings.get(key)} instead of {wanted[key]}" for key in differing)
-        raise ParameterError(f"{folder}: holds a run with {listed}; choose another folder with -o, or --retrain")
+        raise OptionError(f"{folder}: holds a run with {listed}; choose another folder with -o, or --retrain")
 
 
 def _recipe(name: str, system: System) -> Recipe:
     if system.recipe is None:
-        raise ParameterError(f"{name} trains no network; expected a system that does")
+        raise OptionError(f"{name} trains no network; expected a system that does")
     return system.recipe()
 
 
@@ -305,7 +305,7 @@ def _train(
     import torch
 
     from vocalsep import __version__
-    from vocalsep.estimator import parameter_count
+    from vocalsep.model.estimator import parameter_count
     from vocalsep.training.trainer import Trainer, TrainingConfig
 
     training, validation, seconds = data.sources(settings.seconds, f0_errors=recipe.f0_errors)

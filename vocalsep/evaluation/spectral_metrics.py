@@ -17,10 +17,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from vocalsep.audio import MODEL_SAMPLE_RATE
+from vocalsep.dsp.stft import StftGrid, mel_points, stft
 from vocalsep.errors import AudioError
 from vocalsep.evaluation.metrics import Scores, protocol_frames, validate_stems
-from vocalsep.spectrum import StftGrid, mel_points, stft
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 N_CEPSTRA = 13
 """Mel cepstra that are compared; the first, the level, is one of them."""

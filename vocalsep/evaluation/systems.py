@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.separation import Separation
-from vocalsep.tracks import F0Tracks
+from vocalsep.audio import Float32
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.separation.result import Separation
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
 Separate = Callable[[Float32, F0Tracks], Float32]
 """From a mixture (samples,) at 16 kHz and the f0 of its voices on the 16-ms grid to stems (voices, samples)."""
@@ -102,8 +103,8 @@ def _source_filter_nmf(weights: str, device: str) -> Ready:
 
 
 def _unet(weights: str, device: str) -> Ready:
-    from vocalsep.estimator import parameter_count
     from vocalsep.evaluation.baselines.unet import load_unet, separate_unet
+    from vocalsep.model.estimator import parameter_count
 
     network = load_unet(weights, device)
     return Ready(lambda mixture, tracks: separate_unet(mixture, tracks, network), parameter_count(network))
@@ -120,8 +121,8 @@ def _unet_recipe() -> Recipe:
 
 
 def _us(weights: str, device: str) -> Ready:
-    from vocalsep.estimator import parameter_count
     from vocalsep.evaluation.baselines.us import load_us, separate_us
+    from vocalsep.model.estimator import parameter_count
 
     network = load_us(weights, device)
     return Ready(lambda mixture, tracks: separate_us(mixture, tracks, network), parameter_count(network))
@@ -148,27 +149,27 @@ def _adapted(weights: str, device: str) -> Ready:
 
 
 def _ours_recipe() -> Recipe:
-    from vocalsep.estimator import Estimator
+    from vocalsep.model.estimator import Estimator
     from vocalsep.training.losses import estimator_loss
 
     return Recipe(Estimator, estimator_loss, steps=1200)
 
 
 def _supervised_recipe() -> Recipe:
-    from vocalsep.estimator import Estimator
+    from vocalsep.model.estimator import Estimator
     from vocalsep.training.losses import supervised_loss
 
     return Recipe(Estimator, supervised_loss, f0_errors=0.5)
 
 
 def _separator(weights: str, device: str, *, fitting: bool = True) -> Separator:
-    from vocalsep.separator import Separator
+    from vocalsep.separation.separator import Separator
 
     return Separator(weights, device, fitting=fitting)
 
 
 def _ready(separator: Separator, *, adapting: bool) -> Ready:
-    from vocalsep.estimator import parameter_count
+    from vocalsep.model.estimator import parameter_count
 
     def separate(mixture: Float32, tracks: F0Tracks) -> Float32:
         chosen = separator.adapted([(mixture, tracks)]) if adapting else separator

@@ -20,9 +20,9 @@ from torch.nn import functional
 from vocalsep import weights
 from vocalsep.audio import Float32
 from vocalsep.device import resolve_device
-from vocalsep.errors import ParameterError, WeightsError, shown
+from vocalsep.errors import OptionError, WeightsError, shown
 from vocalsep.f0 import viterbi
-from vocalsep.tracks import HOP_LENGTH
+from vocalsep.timebase import HOP_LENGTH
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
 
 WINDOW = 1024
@@ -115,13 +115,13 @@ def load_crepe(capacity: str = "tiny", device: str = "cpu") -> Crepe:
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the capacity or the device is unknown.
     WeightsError
         If the weights are not on this machine, corrupt, or not those of such a network.
     """
     if capacity not in ("tiny", "full"):
-        raise ParameterError(f"CREPE capacity is {shown(capacity)}; expected tiny or full")
+        raise OptionError(f"CREPE capacity is {shown(capacity)}; expected tiny or full")
     return weights.load_network(f"crepe-{capacity}", resolve_device(device), _build, "network of CREPE")
 
 
@@ -186,7 +186,7 @@ def decode(activation: Float32, *, fmin: float = VOICE_FMIN, fmax: float = VOICE
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the range is not 0 < fmin < fmax or holds no pitch of CREPE.
     """
     clipped = np.clip(activation.astype(np.float64), 1e-12, 1 - 1e-7)
@@ -207,12 +207,12 @@ def pitch_path(
         Shape (frames, 360); their softmax over the range (see `decode`) is the likelihood of a pitch.
     """
     if not 0 < fmin < fmax < np.inf:
-        raise ParameterError(f"range of f0 is {fmin}-{fmax} Hz; expected a lower and a higher frequency")
+        raise OptionError(f"range of f0 is {fmin}-{fmax} Hz; expected a lower and a higher frequency")
     low, high = np.ceil(hz_to_bins(fmin) - 0.5), np.floor(hz_to_bins(fmax) + 0.5)
     pitches = np.arange(N_PITCHES)
     allowed = (pitches >= low) & (pitches <= high)
     if not allowed.any():
-        raise ParameterError(f"range {fmin:g}-{fmax:g} Hz holds no pitch of CREPE; expected some of 32-2006 Hz")
+        raise OptionError(f"range {fmin:g}-{fmax:g} Hz holds no pitch of CREPE; expected some of 32-2006 Hz")
     limited = np.where(allowed, scores, -np.inf)
     peak = limited.max(axis=1, keepdims=True)
     log_probability = limited - peak - np.log(np.exp(limited - peak).sum(axis=1, keepdims=True))

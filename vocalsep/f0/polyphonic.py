@@ -1,6 +1,6 @@
 """F0 of every voice in a mixture: posteriors of the tracker network, candidates, one Viterbi path for each voice.
 
-1. The network (`vocalsep.f0.tracker`) says for each voice and frame how likely it is to sing each pitch, or to rest.
+1. The network (`vocalsep.f0.network`) says for each voice and frame how likely it is to sing each pitch, or to rest.
 2. What is left of that posterior is a handful of candidates: its peaks, each with the probability that f0 lies within
    50 cents of it and the centroid of the posterior around it, which tells f0 far below a step of the grid.
 3. A Viterbi path through candidates and rests is the track of a voice; its probabilities are the confidence.
@@ -25,9 +25,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from vocalsep.audio import Float32, to_model_rate
+from vocalsep.audio.downmix import Mixdown, mixdown_of
 from vocalsep.device import resolve_device
 from vocalsep.f0 import viterbi
-from vocalsep.f0.tracker import (
+from vocalsep.f0.network import (
     LEVEL_BLOCK,
     Logits,
     Tracker,
@@ -37,8 +38,8 @@ from vocalsep.f0.tracker import (
     load_tracker,
     loudness_gain,
 )
-from vocalsep.mixdown import Mixdown, mixdown_of
-from vocalsep.tracks import HOP_LENGTH, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import HOP_LENGTH
 from vocalsep.voices import Voice, VoicesLike, parse_voices
 from vocalsep.weights.names import as_text
 
@@ -128,7 +129,7 @@ def track_polyphonic(
         If `voices` cannot be understood.
     WeightsError
         If the weights are unknown, missing or corrupt.
-    ParameterError
+    OptionError
         If the device is not there.
     """
     return track_mixdown(

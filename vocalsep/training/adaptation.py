@@ -1,6 +1,6 @@
 """Adaptation: an estimator goes on learning, unsupervised, from the very recordings that it is to separate.
 
-Fitting (`vocalsep.fitting`) makes stems that are better than those of the network alone. They are what the network
+Fitting (`vocalsep.model.fitting`) makes stems that are better than those of the network alone. They are what the network
 learns from here, as if they were true: what fitting found out about these voices, it then knows beforehand, and is
 fitted from a better start. No true stem is needed. (The loss on mixtures of US falls too when it is trained on the
 recording, but the stems are no better for it.) Blocks spread over the recordings are held back: the loss on them
@@ -22,10 +22,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from vocalsep.audio import Float32
-from vocalsep.errors import AudioError, ParameterError
-from vocalsep.estimator import Estimator
-from vocalsep.given import ProgressCallback, no_progress
-from vocalsep.tracks import HOP, HOP_LENGTH
+from vocalsep.errors import AudioError, OptionError
+from vocalsep.model.estimator import Estimator
+from vocalsep.progress import ProgressCallback, no_progress
+from vocalsep.timebase import HOP, HOP_LENGTH
 from vocalsep.training import augment
 from vocalsep.training.data import Batch, choose
 from vocalsep.training.losses import supervised_loss
@@ -130,12 +130,12 @@ def adapt(
     ------
     AudioError
         If the recordings hold less than 2 s of singing.
-    ParameterError
+    OptionError
         If a number is out of range.
     """
     limit = math.inf if seconds is None else seconds
     if steps < 1 or seed < 0 or not limit > 0 or not 0 < learning_rate < math.inf:
-        raise ParameterError(
+        raise OptionError(
             f"steps are {steps}, seconds {seconds}, learning rate {learning_rate} and seed {seed}; expected 1 or "
             "more, more than 0, more than 0, and 0 or more"
         )

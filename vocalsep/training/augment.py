@@ -9,9 +9,10 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, resample
-from vocalsep.spectrum import StftGrid, istft, mel_points, stft
-from vocalsep.tracks import F0Tracks
+from vocalsep.audio import Float32, resample
+from vocalsep.dsp.stft import StftGrid, istft, mel_points, stft
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 _CEPSTRUM_CUT = 0.0016
 """Seconds of quefrency that make the spectral envelope: shorter than the period of a note of 600 Hz."""

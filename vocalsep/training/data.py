@@ -15,9 +15,10 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
+from vocalsep.audio import Float32
 from vocalsep.errors import AudioError
-from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training import augment
 from vocalsep.training.f0_errors import with_errors
 from vocalsep.training.trainer import Source

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vocalsep.audio import Float32
 from vocalsep.errors import AudioError
-from vocalsep.f0.tracker import describe
-from vocalsep.tracks import HOP, register
+from vocalsep.f0.network import describe
+from vocalsep.f0.tracks import register
+from vocalsep.timebase import HOP
 from vocalsep.training import augment
 from vocalsep.training.data import EXCERPT_FRAMES, Take, choose, transposed
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN, Voice, parse_voices
@@ -45,7 +46,7 @@ class EnsembleBatch(NamedTuple):
     f0: Tensor
     """Hz, shape (batch, voices, frames), 0 = unvoiced."""
     voices: Tensor
-    """What `vocalsep.f0.tracker.describe` tells of them, shape (batch, voices, 5)."""
+    """What `vocalsep.f0.network.describe` tells of them, shape (batch, voices, 5)."""
 
 
 class _Sung(NamedTuple):

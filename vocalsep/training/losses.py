@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.f0.tracker import Logits, Tracker, harmonic_stack, normalised
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import StftGrid, instantaneous_frequency, power, stft
-from vocalsep.synthesizer.parameters import VoiceParameters
-from vocalsep.synthesizer.render import voice_powers
+from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, power, stft
+from vocalsep.f0.network import Logits, Tracker, harmonic_stack, normalised
+from vocalsep.model.masks import soft_masks
+from vocalsep.model.synthesizer.parameters import VoiceParameters
+from vocalsep.model.synthesizer.spectrogram import voice_powers
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.training.data import Batch
 from vocalsep.training.ensembles import EnsembleBatch
 

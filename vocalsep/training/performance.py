@@ -14,12 +14,11 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.synthesizer import VoiceParameters
-from vocalsep.synthesizer.all_pole import lsf_from_resonances
-from vocalsep.synthesizer.excitation import harmonic_count
-from vocalsep.synthesizer.render import harmonic_log_amplitude, noise_log_density
-from vocalsep.tracks import HOP
+from vocalsep.model.synthesizer import VoiceParameters
+from vocalsep.model.synthesizer.all_pole import lsf_from_resonances
+from vocalsep.model.synthesizer.excitation import harmonic_count
+from vocalsep.model.synthesizer.spectrogram import harmonic_log_amplitude, noise_log_density
+from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
 from vocalsep.training.scores import Note
 from vocalsep.training.singers import BREATH, FORMANTS, SILENT, VOWEL, Singer, Sound, Syllable
 

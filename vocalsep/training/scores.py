@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from vocalsep.errors import MissingExtraError, ParameterError
+from vocalsep.errors import MissingExtraError, OptionError
 from vocalsep.voices import PARTS, Voice, parse_voices
 
 CHORALE_PARTS = ("Soprano", "Alto", "Tenor", "Bass")
@@ -190,12 +190,12 @@ def counterpoint(rng: Generator, n_voices: int, beats: float = 64.0, voices: Seq
 
     Raises
     ------
-    ParameterError
+    OptionError
         If there are not as many voices as `n_voices`.
     """
     voices = _random_voices(rng, n_voices) if voices is None else tuple(voices)
     if len(voices) != n_voices or n_voices < 1:
-        raise ParameterError(f"{len(voices)} voices are described; expected n_voices = {n_voices}, at least one")
+        raise OptionError(f"{len(voices)} voices are described; expected n_voices = {n_voices}, at least one")
     writer = _Writer(rng, voices)
     first = 0.0
     while first < beats:

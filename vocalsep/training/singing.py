@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.random import Generator
 
-from vocalsep.audio import MODEL_SAMPLE_RATE
-from vocalsep.synthesizer import VoiceParameters, synthesize
-from vocalsep.tracks import HOP_LENGTH
+from vocalsep.model.synthesizer import VoiceParameters, synthesize
+from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training import augment
 from vocalsep.training.data import Take
 from vocalsep.training.performance import Performance

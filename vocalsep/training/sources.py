@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from vocalsep import audio
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.errors import AudioError, F0Error, ParameterError
+from vocalsep.audio import Float32
+from vocalsep.audio.downmix import Mixdown
+from vocalsep.errors import AudioError, F0Error, OptionError
+from vocalsep.f0.monophonic import f0_from_stems
 from vocalsep.f0.polyphonic import track_polyphonic
-from vocalsep.f0.single import f0_from_stems
-from vocalsep.given import resolve_tracks
-from vocalsep.mixdown import Mixdown
-from vocalsep.stems import audio_files, f0_of_guides
-from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks, register
+from vocalsep.f0.tracks import F0Tracks, register
+from vocalsep.separation.folders import audio_files, f0_of_guides
+from vocalsep.separation.given import resolve_tracks
+from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training.data import EXCERPT_FRAMES, Batch, MixedSource, MixtureSource, SingerSource, Take
 from vocalsep.training.ensembles import EnsembleSource
 from vocalsep.training.scores import chorales as read_chorales
@@ -209,7 +210,7 @@ def split_singers(parts: dict[str, list[Take]], held_out: float) -> tuple[dict[s
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the share is not between 0 and 0.5.
     """
     _validate_share(held_out)
@@ -231,4 +232,4 @@ def _validation_frames(held: list[Take]) -> int:
 
 def _validate_share(held_out: float) -> None:
     if not 0 < held_out <= 0.5:
-        raise ParameterError(f"held-out share is {held_out}; expected more than 0 and at most 0.5")
+        raise OptionError(f"held-out share is {held_out}; expected more than 0 and at most 0.5")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vocalsep import weights
-from vocalsep.errors import ParameterError, WeightsError
+from vocalsep.errors import OptionError, WeightsError
 
 Network = TypeVar("Network", bound=nn.Module)
 Batch = TypeVar("Batch")
@@ -70,9 +70,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.validate_every, self.patience, self.validation_batches) < 1:
-            raise ParameterError("steps, batch size, validation interval and patience must be 1 or more")
+            raise OptionError("steps, batch size, validation interval and patience must be 1 or more")
         if not 0 < self.learning_rate < math.inf or self.seed < 0:
-            raise ParameterError(
+            raise OptionError(
                 f"learning rate is {self.learning_rate} and seed {self.seed}; expected more than 0, and 0 or more"
             )
 

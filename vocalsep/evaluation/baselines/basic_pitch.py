@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32, resample, to_model_rate
+from vocalsep.audio import Float32, resample, to_model_rate
 from vocalsep.errors import MissingExtraError
-from vocalsep.tracks import HOP, HOP_LENGTH, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.voices import Voice, VoicesLike, parse_voices
 
 _SAMPLE_RATE = 22050  # Hz, of the network

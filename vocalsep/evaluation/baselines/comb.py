@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import Float32
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import StftGrid, istft, stft
-from vocalsep.synthesizer.excitation import harmonic_count
-from vocalsep.synthesizer.render import harmonic_power
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.dsp.stft import StftGrid, istft, stft
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.masks import soft_masks
+from vocalsep.model.synthesizer.excitation import harmonic_count
+from vocalsep.model.synthesizer.spectrogram import harmonic_power
+from vocalsep.timebase import HOP
 
 _SLOPE = 2.0
 """Amplitudes fall with harmonic number to this power: 12 dB per octave."""

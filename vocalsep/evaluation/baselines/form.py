@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.masks import cut
-from vocalsep.mixdown import LEVEL
-from vocalsep.separator import Separator
-from vocalsep.spectrum import StftGrid, instantaneous_frequency
-from vocalsep.synthesizer.parameters import VoiceParameters
-from vocalsep.synthesizer.render import voice_power
-from vocalsep.tracks import F0Tracks
+from vocalsep.audio import Float32
+from vocalsep.audio.downmix import LEVEL
+from vocalsep.dsp.stft import StftGrid, instantaneous_frequency
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.masks import cut
+from vocalsep.model.synthesizer.parameters import VoiceParameters
+from vocalsep.model.synthesizer.spectrogram import voice_power
+from vocalsep.separation.separator import Separator
+from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 
 def form_of(stems: Float32, tracks: F0Tracks, separator: Separator) -> list[VoiceParameters]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from vocalsep.audio import Float32
-from vocalsep.masks import soft_masks
-from vocalsep.spectrum import StftGrid, istft, power, stft
+from vocalsep.dsp.stft import StftGrid, istft, power, stft
+from vocalsep.model.masks import soft_masks
 
 
 def separate_ideal(mixture: Float32, stems: Float32, sample_rate: int) -> Float32:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import Float32
-from vocalsep.masks import cut
-from vocalsep.spectrum import StftGrid, stft
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.dsp.stft import StftGrid, stft
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.masks import cut
+from vocalsep.timebase import HOP
 
 # Constants were chosen on singers 1 and 2 of the development split, with CREPE f0 of the stems.
 ITERATIONS = 5

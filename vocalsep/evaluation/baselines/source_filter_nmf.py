@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import Float32
+from vocalsep.dsp.stft import StftGrid, stft
 from vocalsep.evaluation.baselines.nmf import FLOOR, blocks
-from vocalsep.masks import cut
-from vocalsep.spectrum import StftGrid, stft
-from vocalsep.synthesizer.excitation import glottal_roll_off, harmonic_count
-from vocalsep.synthesizer.render import harmonic_power
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.masks import cut
+from vocalsep.model.synthesizer.excitation import glottal_roll_off, harmonic_count
+from vocalsep.model.synthesizer.spectrogram import harmonic_power
+from vocalsep.timebase import HOP
 
 # Breath, filters and divergence were chosen on singer 1 of the development split, iterations on singers 1 and 2, with
 # CREPE f0 of the stems; the spacing was not searched.

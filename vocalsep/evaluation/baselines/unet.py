@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from vocalsep import weights
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
-from vocalsep.errors import ParameterError, WeightsError
-from vocalsep.spectrum import InverseStft, StftGrid, power, stft
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.audio import Float32
+from vocalsep.dsp.stft import InverseStft, StftGrid, power, stft
+from vocalsep.errors import OptionError, WeightsError
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
 from vocalsep.training.data import Batch
 
 GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE, 1024 / MODEL_SAMPLE_RATE)
@@ -222,11 +223,11 @@ def unet_loss(network: ConditionedUnet, batch: Batch, *, half: bool = False) -> 
 
     Raises
     ------
-    ParameterError
+    OptionError
         If the stems of the batch are not known.
     """
     if batch.stems is None:
-        raise ParameterError("the U-Net learns from stems and a batch has none; expected single singers to train on")
+        raise OptionError("the U-Net learns from stems and a batch has none; expected single singers to train on")
     device = next(network.parameters()).device
     magnitude = power(batch.mixture.to(device), GRID).sqrt()
     target = power(batch.stems.to(device), GRID).sqrt()

@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from vocalsep import weights
-from vocalsep.audio import MODEL_SAMPLE_RATE, Float32
+from vocalsep.audio import Float32
+from vocalsep.dsp.stft import StftGrid, power
 from vocalsep.errors import WeightsError
-from vocalsep.estimator import MIN_LSF_SPACING, NOISE_OFFSET
-from vocalsep.features import level
-from vocalsep.masks import cut
-from vocalsep.spectrum import StftGrid, power
-from vocalsep.synthesizer.all_pole import lsf_from_logits
-from vocalsep.synthesizer.parameters import VoiceParameters
-from vocalsep.synthesizer.render import voice_power
-from vocalsep.tracks import HOP, F0Tracks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.estimator import MIN_LSF_SPACING, NOISE_OFFSET
+from vocalsep.model.features import level
+from vocalsep.model.masks import cut
+from vocalsep.model.synthesizer.all_pole import lsf_from_logits
+from vocalsep.model.synthesizer.parameters import VoiceParameters
+from vocalsep.model.synthesizer.spectrogram import voice_power
+from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
 
 GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE, 512 / MODEL_SAMPLE_RATE)
 """Spectrogram that the encoder reads: window 512, hop 256 at 16 kHz."""

@@ -1,0 +1,91 @@
+"""The one way to walk a long signal piece by piece, each piece with its context.
+
+A long recording never goes through a computation at once: it is cut into chunks, and each chunk is computed together
+with as many frames before and after it (its context) as the result depends on. So memory stays bounded, and a chunk
+gives what the whole would give.
+
+`chunks` walks something that can be read anywhere (a `Downmix`, an array), `with_context` a stream of parts that come
+one after the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Chunk(NamedTuple):
+    """Frames first ... last - 1 of a signal, and low ... high - 1 with their context."""
+
+    first: int
+    last: int
+    low: int
+    high: int
+
+    @property
+    def inner(self) -> slice:
+        """The chunk itself within the frames low ... high - 1."""
+        return slice(self.first - self.low, self.last - self.low)
+
+
+def chunk(first: int, last: int, n: int, context: int) -> Chunk:
+    """Return frames first ... last - 1 of a signal of `n` frames with up to `context` frames on both sides."""
+    return Chunk(first, last, max(0, first - context), min(n, last + context))
+
+
+def chunks(n: int, size: int, context: int = 0) -> Iterator[Chunk]:
+    """Yield a signal of `n` frames in chunks of `size` frames with up to `context` frames on both sides.
+
+    Examples
+    --------
+    >>> for piece in chunks(5, 2, 1):
+    ...     print(*piece, piece.inner)
+    0 2 0 3 slice(0, 2, None)
+    2 4 1 5 slice(1, 3, None)
+    4 5 3 5 slice(1, 2, None)
+    """
+    for first in range(0, n, size):
+        yield chunk(first, min(first + size, n), n, context)
+
+
+def with_context(parts: Iterable[T], size: int, context: int) -> Iterator[tuple[list[T], list[T], list[T]]]:
+    """Yield a stream of parts in groups of `size` parts, each with up to `context` parts before and after it.
+
+    Parameters
+    ----------
+    parts : iterable
+        The stream.
+    size : int
+        Parts in a group; the last group may have fewer.
+    context : int
+        Parts before and after, at most `size`.
+
+    Yields
+    ------
+    before, own, after : list
+        Consecutive parts.
+
+    Examples
+    --------
+    >>> list(with_context("abcde", 2, 1))
+    [([], ['a', 'b'], ['c']), (['b'], ['c', 'd'], ['e']), (['d'], ['e'], [])]
+    """
+    before: list[T] = []
+    held: deque[T] = deque()
+
+    def group() -> tuple[list[T], list[T], list[T]]:
+        nonlocal before
+        own = [held.popleft() for _ in range(min(size, len(held)))]
+        found = before, own, [*held][:context]
+        before = own[-context:] if context else []
+        return found
+
+    for part in parts:
+        held.append(part)
+        if len(held) == size + context:
+            yield group()
+    while held:
+        yield group()
