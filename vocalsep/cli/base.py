@@ -1,0 +1,123 @@
+"""The class of all commands: help in groups, errors as one line on stderr, and exit codes.
+
+Exit codes are 0 (all is done), 1 (some of several recordings failed, or an unexpected error), 2 (bad input or usage) and
+130 (interrupted).
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from vocalsep.errors import VocalsepError, one_line, printable
+
+FAILED = 1
+"""Exit code if some of several recordings failed, or after an unexpected error."""
+BAD_INPUT = 2
+"""Exit code if the input cannot be used; click uses it for wrong usage."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 plus the number of the signal, as in shells."""
+
+
+class Command(click.Command):
+    """A command that shows its options in groups and its errors on one line.
+
+    Parameters
+    ----------
+    option_groups : mapping from str to sequence of str, optional
+        Title of each group -> names of its parameters. Options in no group come last, under "Other options".
+    """
+
+    def __init__(self, *args: Any, option_groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.option_groups = option_groups or {}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, group by group."""
+        records: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                records.setdefault(str(parameter.name), []).append(record)
+        for title, names in self.option_groups.items():
+            with formatter.section(title):
+                formatter.write_dl([record for name in names for record in records.pop(name, [])])
+        with formatter.section("Other options" if self.option_groups else "Options"):
+            formatter.write_dl([record for others in records.values() for record in others])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn errors into one line on stderr and an exit code."""
+        with _signals() as interrupts, warnings.catch_warnings():
+            _show_own_warnings()
+            try:
+                return super().invoke(ctx)
+            except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+                raise
+            except (Exception, KeyboardInterrupt) as error:
+                # An interrupted import or a C extension can turn KeyboardInterrupt into any other exception.
+                if interrupts or isinstance(error, KeyboardInterrupt):
+                    click.echo("Interrupted.", err=True)
+                    ctx.exit(INTERRUPTED)
+                if ctx.find_root().params.get("verbose"):
+                    click.echo(traceback.format_exc(), err=True)
+                click.echo(f"Error: {_sentence(error, self)}", err=True)
+                ctx.exit(BAD_INPUT if isinstance(error, VocalsepError) else FAILED)
+
+
+class Group(click.Group):
+    """A group of such commands, listed in the order in which they were added."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return list(self.commands)
+
+
+def _sentence(error: BaseException, command: click.Command) -> str:
+    text = printable(" ".join(str(error).split()))
+    if not isinstance(error, VocalsepError):
+        return f"{type(error).__name__}: {one_line(text, 300)} (unexpected; `vocalsep --verbose ...` shows details)"
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    flags = [max(option.opts, key=len) for option in options if option.name == error.parameter]
+    return f"{text} ({', '.join(flags)})" if flags else text
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt at Ctrl-C and at SIGTERM; yield a list of the signals that were received."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _show_own_warnings() -> None:
+    """Show warnings of vocalsep as one line on stderr, others as before."""
+    show_others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if category.__module__.split(".")[0] == "vocalsep":
+            click.echo(f"Warning: {printable(' '.join(str(message).split()))}", err=True)
+        else:
+            show_others(message, category, *place, **more)
+
+    warnings.showwarning = show
