@@ -1,27 +1,28 @@
 """The parameter estimator: mixture and f0 tracks -> parameters of every voice's source-filter model.
 
-One network serves every voice; voices know of each other through what they look at (see `features`) and through
-the mean over voices that each block adds, so that any number of voices goes in and their order is immaterial.
-All layers are convolutions in time: a frame depends on 1 s around it, and pieces of a recording give what the
-whole gives.
+One network serves every voice. A voice learns of the others from its features (see `features`) and from the mean over
+voices that each block adds, so the network takes any number of voices, in any order. All layers are convolutions in
+time: the parameters of a frame depend on about a second around it, and a recording can be estimated in chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vocalsep import weights
-from vocalsep.errors import WeightsError
 from vocalsep.model.features import LEVEL_REACH, FeatureLayout, extract
 from vocalsep.model.synthesizer.all_pole import lsf_from_logits
 from vocalsep.model.synthesizer.parameters import VoiceParameters
 
-# Of the settings in a checkpoint: far above what is of use, so that time and memory beyond the weights are bounded.
-_MAXIMA = {
+MIN_LSF_SPACING = 0.01
+"""Least distance between two LSFs in rad (25 Hz): a resonance is at least about 20 Hz wide."""
+NOISE_OFFSET = -4.0
+"""Natural log of the noise, relative to the mixture's level (RMS over bins), where the network says 0."""
+_MAX_LOG = 12.0  # gain and noise stay within e^±12 (104 dB) of the mixture's level
+# Far above any useful size: a checkpoint from elsewhere cannot ask for unbounded memory.
+_LARGEST = {
     "channels": 1024,
     "dilations": 256,
     "kernel_size": 63,
@@ -31,26 +32,32 @@ _MAXIMA = {
     "n_between": 256,
     "n_mels": 256,
 }
+_MAX_BLOCKS = 32
 
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """Size of the network and of what it sees and gives.
+    """Configuration of an estimator, stored with its weights.
 
     Parameters
     ----------
-    channels
+    channels : int
         Width of the network.
-    dilations
+    dilations : tuple of int
         Dilation in time of each block's convolution.
-    kernel_size
-        Frames that a convolution spans, odd.
-    order
-        Order of the vocal-tract filter, even.
-    noise_bands
-        Frequencies at which the noise is given.
-    n_harmonics, n_between, n_mels
-        See `features.FeatureLayout`.
+    kernel_size : int
+        Frames that a convolution spans; odd.
+    order : int
+        Order of the vocal-tract filter; even.
+    noise_bands : int
+        Number of frequencies at which the noise is estimated; at least 2.
+    n_harmonics, n_between, n_mels : int
+        See `features.FeatureLayout`; `n_between` is at most `n_harmonics`.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
     """
 
     channels: int = 192
@@ -62,6 +69,20 @@ class EstimatorConfig:
     n_between: int = FeatureLayout.n_between
     n_mels: int = FeatureLayout.n_mels
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.dilations, tuple) or not 0 < len(self.dilations) <= _MAX_BLOCKS:
+            raise ValueError(f"dilations must be 1 to {_MAX_BLOCKS} numbers, but got {self.dilations!r:.80}")
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            for number in value if name == "dilations" else (value,):
+                if type(number) is not int or not 0 < number <= largest:
+                    raise ValueError(f"{name} must be a whole number from 1 to {largest}, but got {number!r:.40}")
+        if self.order % 2 or not self.kernel_size % 2 or self.noise_bands < 2 or self.n_between > self.n_harmonics:
+            raise ValueError(
+                "order must be even, kernel_size odd, noise_bands at least 2 and n_between at most n_harmonics, "
+                f"but got {self}"
+            )
+
     @property
     def layout(self) -> FeatureLayout:
         """The features that the network reads."""
@@ -69,53 +90,12 @@ class EstimatorConfig:
 
     @property
     def reach(self) -> int:
-        """Frames either side of a frame that its parameters depend on."""
+        """Frames on each side of a frame that its parameters depend on."""
         return sum(self.dilations) * (self.kernel_size // 2) + LEVEL_REACH
-
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> EstimatorConfig:
-        """Read the configuration that a checkpoint carries.
-
-        Raises
-        ------
-        WeightsError
-            If it is not the configuration of an estimator, or a number is out of range.
-        """
-        names = {field.name for field in fields(cls)}
-        if set(config) != names:
-            raise WeightsError(
-                f"checkpoint is not one of an estimator: its settings are {', '.join(sorted(config))[:200]}"
-            )
-        dilations = config["dilations"]
-        if not isinstance(dilations, (list, tuple)) or not 0 < len(dilations) <= 32:
-            raise WeightsError(f"estimator's dilations are {dilations!r:.80}; expected a list of 1 to 32 numbers")
-        numbers = [(name, config[name]) for name in sorted(names - {"dilations"})]
-        for name, number in [*numbers, *(("dilations", dilation) for dilation in dilations)]:
-            if type(number) is not int or not 0 < number <= _MAXIMA[name]:
-                raise WeightsError(
-                    f"estimator's {name} is {str(number)[:40]}; expected a whole number from 1 to {_MAXIMA[name]}"
-                )
-        found = cls(**{**config, "dilations": tuple(dilations)})
-        if found.order % 2 or not found.kernel_size % 2 or found.noise_bands < 2 or found.n_between > found.n_harmonics:
-            raise WeightsError(
-                f"estimator's settings are {dict(config)}; expected an even order, an odd kernel, two or more noise "
-                "bands, and no more gaps than harmonics"
-            )
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the configuration for a checkpoint."""
-        return asdict(self)
-
-
-# Least distance between two LSFs: a resonance is then at least about 20 Hz wide.
-MIN_LSF_SPACING = 0.01  # rad, 25 Hz
-# Natural log of the noise where the network says 0, relative to the mixture's level (RMS over bins).
-NOISE_OFFSET = -4.0
 
 
 class Block(nn.Module):
-    """Depthwise convolution in time, then a mix of channels that also hears the mean over voices."""
+    """A depthwise convolution in time, then a mix of channels and of the mean over voices; a residual connection."""
 
     def __init__(self, channels: int, kernel_size: int, dilation: int) -> None:
         super().__init__()
@@ -137,13 +117,16 @@ class Block(nn.Module):
 
 
 class Estimator(nn.Module):
-    """The network.
+    """The network that estimates the parameters of every voice.
 
     Parameters
     ----------
-    config
-        Its size.
+    config : EstimatorConfig, optional
+        Sizes of the network; the defaults if None.
     """
+
+    kind: ClassVar[str] = "estimator"
+    Config: ClassVar[type] = EstimatorConfig
 
     def __init__(self, config: EstimatorConfig | None = None) -> None:
         super().__init__()
@@ -161,48 +144,27 @@ class Estimator(nn.Module):
 
         Parameters
         ----------
-        mixture
-            Shape (batch, samples) at 16 kHz.
-        f0
-            Hz, shape (batch, voices, frames), 0 = unvoiced; frames = 1 + samples // 256.
+        mixture : Tensor, shape (batch, samples)
+            Mixture at 16 kHz.
+        f0 : Tensor, shape (batch, voices, frames)
+            F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
 
         Returns
         -------
         VoiceParameters
-            With leading axis batch.
+            Parameters, with the leading axis batch.
         """
-        features = extract(mixture, f0, self.config.layout)
-        y = self.head(self.norm(self.blocks(self.embed(features.values))))  # (batch, voices, frames, outputs)
+        features, log_level = extract(mixture, f0, self.config.layout)
+        y = self.head(self.norm(self.blocks(self.embed(features))))  # (batch, voices, frames, outputs)
         gain, spacings, noise = y.split([1, self.config.order + 1, self.config.noise_bands], dim=-1)
-        log_level = features.log_level
         return VoiceParameters(
             f0=f0,
-            log_gain=log_level + gain[..., 0].clamp(-12, 12),
+            log_gain=log_level + gain[..., 0].clamp(-_MAX_LOG, _MAX_LOG),
             lsf=lsf_from_logits(spacings, MIN_LSF_SPACING),
-            log_noise=log_level[..., None] + NOISE_OFFSET + noise.clamp(-12, 12),
+            log_noise=log_level[..., None] + NOISE_OFFSET + noise.clamp(-_MAX_LOG, _MAX_LOG),
         )
 
 
 def parameter_count(network: nn.Module) -> int:
     """Return the number of trainable parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def load_estimator(model: str, device: str = "cpu") -> Estimator:
-    """Load an estimator, ready for inference; `vocalsep.weights.names` says what `model` may be.
-
-    Raises
-    ------
-    WeightsError
-        If the weights are unknown, missing, corrupt, or not those of an estimator.
-    """
-    return weights.load_network(model, device, _build, "estimator")
-
-
-def read_estimator(model: str) -> Estimator:
-    """Return an estimator with the weights of a checkpoint, to train further; errors are those of `load_estimator`."""
-    return weights.read_network(model, _build, "estimator")
-
-
-def _build(config: dict[str, Any]) -> Estimator:
-    return Estimator(EstimatorConfig.from_json(config))

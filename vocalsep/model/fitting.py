@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vocalsep.dsp.chunks import chunks
 from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, power
 from vocalsep.model.masks import near_notes, soft_masks
 from vocalsep.model.synthesizer.excitation import harmonic_count
@@ -48,8 +49,8 @@ _MAX_MOVE = 0.015  # of f0 in a round, relative: 26 cents
 _NOISE = 0.3
 """Share of the power of a voice's noise that masks use: in the network's it also stands for what harmonics do not
 explain. Just before and after its notes a voice keeps all of it, or its consonants would go to those that sing."""
-_BLOCK = 250  # frames that are fitted at once
-_CONTEXT = 24  # frames either side, more than the rounds and steps reach: blocks give what the whole gives
+CHUNK_FRAMES = 250  # frames that are fitted at once
+CONTEXT = 24  # frames either side, more than the rounds and steps reach: blocks give what the whole gives
 _TINY = 1e-12
 
 
@@ -73,15 +74,14 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
     n_harmonics = harmonic_count(parameters.f0, MODEL_SAMPLE_RATE / 2)
     quieter = _with_less_noise(parameters)
     parts = []
-    for first in range(0, frames, _BLOCK):
-        last = min(first + _BLOCK, frames)
-        low, high = max(0, first - _CONTEXT), min(frames, last + _CONTEXT)
+    for chunk in chunks(frames, CHUNK_FRAMES, CONTEXT):
+        low, high = chunk.low, chunk.high
         block = _Block(quieter, waveform, grid, n_harmonics, low, high)
         for _ in range(_ROUNDS):
             block.move_f0()
         log_partials = 0.5 * torch.log(block.amplitudes() / block.start)
         fitted = replace(quieter.frames(low, high), f0=block.f0, log_partials=log_partials)
-        parts.append(fitted.frames(first - low, last - low))
+        parts.append(fitted.frames(chunk.inner.start, chunk.inner.stop))
     return VoiceParameters.joined(parts)
 
 

@@ -184,7 +184,7 @@ def cut_span(
         local = start - origin, stop - origin
         with torch.inference_mode():
             heard = instantaneous_frequency(mono, grid, *local).to(device) if listening else None
-            power = voice_power(span.parameters, grid, start - span.first, stop - span.first, heard=heard)
+            power = voice_power(span.parameters, grid, start - span.first, stop - span.first, instantaneous_frequency=heard)
             masks = soft_masks(power)  # (voices, bins, frames)
             if gate is not None:
                 sung = gate[start:stop].to(device)

@@ -109,7 +109,7 @@ def stem_loss(parameters: VoiceParameters, mixture: Tensor, stems: Tensor) -> Te
     """
     grid = loss_grids()[0]
     heard = instantaneous_frequency(mixture, grid)[..., ::_STEP]
-    plain, sharp = voice_powers(parameters, (grid, grid), step=_STEP, heard=(None, heard))
+    plain, sharp = voice_powers(parameters, (grid, grid), step=_STEP, instantaneous_frequency=(None, heard))
     spectrum, target = stft(mixture, grid)[..., ::_STEP], stft(stems, grid)[..., ::_STEP]
     left = soft_masks(sharp) * spectrum[:, None] - target
     return distortion(left, target, spectrum) + _STEM_SHARE * spectral_distance(

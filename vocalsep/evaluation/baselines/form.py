@@ -60,7 +60,7 @@ def separate_form(mixture: Float32, voices: list[VoiceParameters], *, listening:
 
     def power(first: int, last: int) -> Tensor:
         heard = instantaneous_frequency(waveform, grid, first, last) if listening else None
-        return torch.cat([voice_power(voice, grid, first, last, heard=heard) for voice in voices])
+        return torch.cat([voice_power(voice, grid, first, last, instantaneous_frequency=heard) for voice in voices])
 
     with torch.inference_mode():
         return cut(waveform, grid, len(voices), power).numpy()

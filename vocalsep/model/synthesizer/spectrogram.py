@@ -149,7 +149,7 @@ def harmonic_power(
     last: int | None = None,
     step: int = 1,
     *,
-    heard: Tensor | None = None,
+    instantaneous_frequency: Tensor | None = None,
 ) -> Tensor:
     """Return the power spectrogram of harmonics of given amplitudes.
 
@@ -163,7 +163,7 @@ def harmonic_power(
         Where to evaluate; its hop must be 16 ms.
     first, last, step
         Frames to render: every `step`-th of first ... last - 1 (all by default).
-    heard
+    instantaneous_frequency
         See `agreement`; None leaves it out.
 
     Returns
@@ -175,8 +175,8 @@ def harmonic_power(
     with torch.no_grad():
         centre, spread, share = path_of(f0, first, stop, step)
         lobes = lobes_on(grid, log_amplitude.shape[-1], centre, spread, share)
-        if heard is not None:
-            lobes = lobes._replace(power=lobes.power * agreement(lobes, spread, heard))
+        if instantaneous_frequency is not None:
+            lobes = lobes._replace(power=lobes.power * agreement(lobes, spread, instantaneous_frequency))
     return lobes.filled(torch.exp(2 * log_amplitude)).transpose(-1, -2)
 
 
@@ -202,7 +202,7 @@ def lobes_on(grid: StftGrid, n_harmonics: int, centre: Tensor, spread: Tensor, s
     return Lobes(lobe, number, number * centre[..., None])
 
 
-def agreement(lobes: Lobes, spread: Tensor, heard: Tensor) -> Tensor:
+def agreement(lobes: Lobes, spread: Tensor, instantaneous_frequency: Tensor) -> Tensor:
     """Return how well what is heard in each bin fits the harmonic that a voice has there.
 
     The window smears a partial over four bins, but in all of them the recording's phase turns at the partial's own
@@ -215,7 +215,7 @@ def agreement(lobes: Lobes, spread: Tensor, heard: Tensor) -> Tensor:
         Of the voices.
     spread
         Range in Hz that f0 passes through, of `f0_path`, shape (..., voices, frames).
-    heard
+    instantaneous_frequency
         Instantaneous frequency of the recording in Hz, shape (..., frequency bins, frames); see
         `spectrum.instantaneous_frequency`.
 
@@ -224,7 +224,7 @@ def agreement(lobes: Lobes, spread: Tensor, heard: Tensor) -> Tensor:
     Tensor
         In (0, 1], shape (..., voices, frames, bins).
     """
-    off = heard.transpose(-1, -2)[..., None, :, :] - lobes.frequency
+    off = instantaneous_frequency.transpose(-1, -2)[..., None, :, :] - lobes.frequency
     variance = (_JITTER_HEARD * lobes.frequency) ** 2 + (_GLIDE_HEARD * lobes.number * spread[..., None]) ** 2
     likelihood = torch.exp(-0.5 * off**2 / variance.add_(_WIDTH_HEARD**2))
     return (likelihood + _BEATING) / (1 + _BEATING)
@@ -266,7 +266,7 @@ def voice_power(
     first: int = 0,
     last: int | None = None,
     *,
-    heard: Tensor | None = None,
+    instantaneous_frequency: Tensor | None = None,
 ) -> Tensor:
     """Return the expected power spectrogram of each voice.
 
@@ -278,7 +278,7 @@ def voice_power(
         Where to evaluate; its hop must be the 16 ms of the parameters.
     first, last
         Frames to render (all by default).
-    heard
+    instantaneous_frequency
         Instantaneous frequency of a recording in Hz, shape (..., frequency bins, frames to render), for masks: each
         voice then only has what agrees with it; see `agreement`.
 
@@ -287,7 +287,7 @@ def voice_power(
     Tensor
         Shape (..., voices, frequency bins, frames).
     """
-    return voice_powers(parameters, (grid,), first, last, heard=(heard,))[0]
+    return voice_powers(parameters, (grid,), first, last, instantaneous_frequency=(instantaneous_frequency,))[0]
 
 
 def voice_powers(
@@ -297,7 +297,7 @@ def voice_powers(
     last: int | None = None,
     step: int = 1,
     *,
-    heard: Sequence[Tensor | None] | None = None,
+    instantaneous_frequency: Sequence[Tensor | None] | None = None,
 ) -> list[Tensor]:
     """Return `voice_power` on several grids of one sample rate, of every `step`-th frame; amplitudes are shared."""
     stop = parameters.n_frames if last is None else last
@@ -305,6 +305,6 @@ def voice_powers(
     harmonics = harmonic_log_amplitude(parameters, n_harmonics, first, stop, step)
     block = parameters.frames(first, stop, step)
     return [
-        harmonic_power(harmonics, parameters.f0, grid, first, stop, step, heard=frequency) + noise_power(block, grid)
-        for grid, frequency in zip(grids, heard or [None] * len(grids), strict=True)
+        harmonic_power(harmonics, parameters.f0, grid, first, stop, step, instantaneous_frequency=frequency) + noise_power(block, grid)
+        for grid, frequency in zip(grids, instantaneous_frequency or [None] * len(grids), strict=True)
     ]
