@@ -1,7 +1,7 @@
 """Take a recording of a choir or vocal ensemble apart into its voices.
 
-`separate` works on arrays, `separate_file` and `separate_files` on files; `Separator` loads its network once for
-many recordings. Names are imported when they are first used, so that importing the package is quick.
+`separate` works on arrays, `separate_file` and `separate_files` on files; `Separator` loads its networks once for many
+recordings. The names are imported when they are first used, so importing the package is quick.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vocalsep.api import separate, separate_file
-    from vocalsep.batch.folders import separate_files
+    from vocalsep.api import f0_from_stems, separate, separate_file, track_polyphonic
+    from vocalsep.batch.run import separate_files
     from vocalsep.errors import VocalsepError
-    from vocalsep.f0.monophonic import f0_from_stems
-    from vocalsep.f0.polyphonic import track_polyphonic
     from vocalsep.f0.tracks import F0Tracks
     from vocalsep.separation.result import Separation
     from vocalsep.separation.separator import Separator
@@ -42,12 +40,12 @@ _MODULES = {
     "Separator": "vocalsep.separation.separator",
     "VocalsepError": "vocalsep.errors",
     "Voice": "vocalsep.voices",
-    "f0_from_stems": "vocalsep.f0.monophonic",
+    "f0_from_stems": "vocalsep.api",
     "parse_voices": "vocalsep.voices",
     "separate": "vocalsep.api",
     "separate_file": "vocalsep.api",
-    "separate_files": "vocalsep.batch.folders",
-    "track_polyphonic": "vocalsep.f0.polyphonic",
+    "separate_files": "vocalsep.batch.run",
+    "track_polyphonic": "vocalsep.api",
 }
 
 

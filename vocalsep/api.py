@@ -1,19 +1,30 @@
-"""The rungs of the API: `separate` takes an array, `separate_file` a file; `vocalsep.batch` takes files to files."""
+"""The public functions that work on arrays and single files; `vocalsep.batch` works on many files."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from vocalsep.audio import read
-from vocalsep.f0.polyphonic import DEFAULT_TRACKER
+from vocalsep.audio import read, to_model_rate, validate_sample_rate, validate_waveform
+from vocalsep.audio.downmix import Downmix
+from vocalsep.audio.recording import ArrayRecording
+from vocalsep.device import resolve_device
+from vocalsep.errors import F0Error
+from vocalsep.f0 import polyphonic
+from vocalsep.f0.crepe import Crepe
+from vocalsep.f0.grid import F0sLike
+from vocalsep.f0.monophonic import VOICING_THRESHOLD, f0_from_downmixes
+from vocalsep.f0.network import Tracker
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.options import DEFAULT_VOICES, NetworkOptions, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
-from vocalsep.separation.given import F0sLike
 from vocalsep.separation.result import Separation
-from vocalsep.separation.separator import DEFAULT_MODEL, Separator
+from vocalsep.separation.separator import Separator
 from vocalsep.timebase import MODEL_SAMPLE_RATE
-from vocalsep.voices import VoicesLike
+from vocalsep.voices import VoicesLike, parse_voices
+from vocalsep.weights import load_network
 
 
 def separate(
@@ -21,63 +32,58 @@ def separate(
     f0s: F0sLike = None,
     *,
     sample_rate: int = MODEL_SAMPLE_RATE,
-    voices: VoicesLike | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    device: str = "auto",
-    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
-    refine: int | None = None,
-    residual: bool = False,
-    adapt: bool = False,
+    voices: VoicesLike | None = SeparationOptions.voices,
+    model: str | os.PathLike[str] = NetworkOptions.model,
+    device: str = NetworkOptions.device,
+    tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+    residual: bool = SeparationOptions.residual,
+    adapt: bool = SeparationOptions.adapt,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
-    """Take a recording of an ensemble apart into its voices.
+    """Separate a recording of an ensemble into its voices.
 
     K. Schulze-Forster, G. Richard, L. Kelley, C. Doire, R. Badeau, "Unsupervised Music Source Separation Using
     Differentiable Parametric Source Models", arXiv 2201.09592.
 
     Parameters
     ----------
-    audio
-        Shape (samples,) or (channels, samples), full scale +-1.
-    f0s
-        F0 of every voice: an `F0Tracks`, or an array (voices, frames) in Hz on the 16-ms grid, 0 = unvoiced, rows
-        in the order of `voices`, high to low. None tracks them in the recording.
-    sample_rate
-        Hz.
-    voices
-        Part letters ("SATB", "SAB"), a list of names, or a number of voices. None means the names of `f0s`, or,
-        for a bare array, SATB if it has four rows and voice1, voice2, ... else; without `f0s`, SATB.
-    model
-        Name of weights, path of a .safetensors file, or a file on the Hub; see `vocalsep.weights.names`.
-    device
-        "auto", "cpu", "cuda" or "mps".
-    tracker
-        The same, for the weights that track f0 where none is given.
-    refine
-        How many times CREPE tracks the voices again in their stems, near their first f0, before the final separation.
-        None means once where f0 is tracked in the recording, and not at all where `f0s` are given.
-    residual
-        Whether to put what sounds while no voice sings into a stem of its own, "residual", instead of sharing it
-        among the voices.
-    adapt
-        Whether the network first goes on learning, unsupervised, from the recording itself, for a minute or less; see
-        `Separator.adapted`.
-    progress
-        Called with the stage ("reading", "f0", "adaptation", "masks") and the fraction done.
+    audio : array_like, shape (samples,) or (channels, samples)
+        The recording, full scale +-1.
+    f0s : F0Tracks or array_like, shape (voices, frames), optional
+        F0 of every voice, high to low. An array holds Hz on the 16-ms grid, 0 = unvoiced. None tracks f0 in the
+        recording.
+    sample_rate : int
+        Sample rate in Hz.
+    voices : str, int or sequence, optional
+        Part letters ("SATB", "SAB"), a list of names, or a number of voices; see `vocalsep.parse_voices`. None takes
+        the names of `f0s`. An array of four rows is then SATB, any other voice1, voice2, ...; without `f0s` the voices
+        are SATB.
+    model : str or path
+        Weights of the estimator: a name in the manifest, a checkpoint folder, or `owner/repo[@revision]` on the Hub.
+    device : str
+        "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
+    tracker : str or path
+        Weights of the f0 tracker, likewise; they are used if `f0s` is None.
+    residual : bool
+        Put passages in which no voice sings into a stem named "residual" instead of sharing them among the voices.
+    adapt : bool
+        First train the estimator further, unsupervised, on the recording itself; this takes up to a minute.
+    progress : callable
+        Called with the stage ("reading", "f0", "adaptation", "masks") and the fraction of it that is done.
 
     Returns
     -------
     Separation
-        Stems in the shape of `audio`, which they add up to.
+        Stems in the shape of `audio`; they add up to it.
 
     Raises
     ------
     AudioError, F0Error, VoicesError, OptionError, WeightsError
-        If something cannot be used; all of them are `VocalsepError`.
+        If the respective input cannot be used; all of them are `VocalsepError`.
 
     Examples
     --------
-    Two tones, an octave and a fifth apart, with their f0 given:
+    Two tones, an octave and a fifth apart, with known f0:
 
     >>> import numpy as np
     >>> time = np.arange(16000) / 16000
@@ -89,32 +95,30 @@ def separate(
     >>> bool(np.abs(sum(result.stems.values()) - (tones[0] + tones[1])).max() < 1e-6)
     True
     """
-    return Separator(model, device, tracker=tracker).separate(
-        audio,
-        f0s,
-        sample_rate=sample_rate,
-        voices=voices,
-        refine=refine,
-        residual=residual,
-        adapt=adapt,
-        progress=progress,
-    )
+    separator = Separator(model, device, tracker=tracker)
+    if adapt:
+        from vocalsep.training.adaptation import adapt as adapt_to
+
+        recording = ArrayRecording(validate_waveform(audio), validate_sample_rate(sample_rate))
+        with Downmix.of_recording(recording) as downmix:
+            f0s = separator.track(downmix, f0s, voices, progress)
+            separator = adapt_to(separator, [(downmix, f0s)], progress=progress).separator
+    return separator.separate(audio, f0s, sample_rate=sample_rate, voices=voices, residual=residual, progress=progress)
 
 
 def separate_file(
     path: str | os.PathLike[str],
     f0s: F0sLike = None,
     *,
-    voices: VoicesLike | None = None,
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    device: str = "auto",
-    tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
-    refine: int | None = None,
-    residual: bool = False,
-    adapt: bool = False,
+    voices: VoicesLike | None = SeparationOptions.voices,
+    model: str | os.PathLike[str] = NetworkOptions.model,
+    device: str = NetworkOptions.device,
+    tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+    residual: bool = SeparationOptions.residual,
+    adapt: bool = SeparationOptions.adapt,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
-    """Take an audio file apart; everything but `path` is as in `separate`."""
+    """Separate an audio file; all other parameters are those of `separate`."""
     waveform, sample_rate = read(path)
     return separate(
         waveform,
@@ -124,8 +128,95 @@ def separate_file(
         model=model,
         device=device,
         tracker=tracker,
-        refine=refine,
         residual=residual,
         adapt=adapt,
         progress=progress,
     )
+
+
+def track_polyphonic(
+    audio: ArrayLike,
+    sample_rate: int,
+    voices: VoicesLike = DEFAULT_VOICES,
+    *,
+    model: str | os.PathLike[str] = NetworkOptions.tracker,
+    device: str = NetworkOptions.device,
+    voicing_bias: float = 0.0,
+    progress: Callable[[float], None] = lambda _: None,
+) -> F0Tracks:
+    """Track the f0 of every voice of a mixture on the 16-ms grid.
+
+    Parameters
+    ----------
+    audio : array_like, shape (samples,) or (channels, samples)
+        The recording; its channels are mixed.
+    sample_rate : int
+        Sample rate in Hz.
+    voices : str, int or sequence
+        Voices to find, high to low; see `vocalsep.parse_voices`. A section of singers on one part is one voice.
+    model : str or path
+        Weights of the tracker: a name in the manifest, a checkpoint folder, or `owner/repo[@revision]` on the Hub.
+    device : str
+        "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
+    voicing_bias : float
+        Nats added to the evidence for every pitch: above 0 finds more notes, below 0 fewer.
+    progress : callable
+        Called with the fraction that is done.
+
+    Returns
+    -------
+    F0Tracks
+        F0 in Hz, 0 = unvoiced; the confidence is the probability that f0 is right to 50 cents, 0 where unvoiced.
+
+    Raises
+    ------
+    AudioError, VoicesError, WeightsError, OptionError
+        If the respective input cannot be used.
+    """
+    downmix = Downmix.of_array(to_model_rate(audio, sample_rate))
+    parts = parse_voices(voices)
+    network = load_network(model, Tracker, resolve_device(device))
+    return polyphonic.track(downmix, parts, network, voicing_bias=voicing_bias, progress=progress)
+
+
+def f0_from_stems(
+    stems: Mapping[str, ArrayLike] | Sequence[ArrayLike],
+    sample_rate: int = MODEL_SAMPLE_RATE,
+    *,
+    crepe: str | os.PathLike[str] = NetworkOptions.crepe,
+    threshold: float = VOICING_THRESHOLD,
+    device: str = "cpu",
+) -> F0Tracks:
+    """Track every voice of an ensemble in a recording of it alone ("CREPE per voice").
+
+    The recordings may be stems, or guides: a rehearsal take, or a line played or hummed in time with the choir.
+
+    Parameters
+    ----------
+    stems : mapping of str to array_like, or sequence of array_like
+        Waveforms, high to low, each of shape (samples,) or (channels, samples). In a sequence, the voices are named
+        voice1, voice2, ...
+    sample_rate : int
+        Sample rate of all of them in Hz.
+    crepe : str or path
+        Weights of CREPE: a name in the manifest, or a checkpoint folder.
+    threshold : float
+        Periodicity in [0, 1] from which a frame counts as voiced.
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+
+    Returns
+    -------
+    F0Tracks
+        On the 16-ms grid, as long as the longest recording; the confidence is CREPE's periodicity.
+
+    Raises
+    ------
+    AudioError, F0Error, WeightsError, OptionError
+        If the respective input cannot be used.
+    """
+    named = stems if isinstance(stems, Mapping) else {f"voice{i + 1}": stem for i, stem in enumerate(stems)}
+    if not named:
+        raise F0Error("stems is empty; expected a recording of each voice", parameter="stems")
+    downmixes = {name: Downmix.of_array(to_model_rate(stem, sample_rate)) for name, stem in named.items()}
+    return f0_from_downmixes(downmixes, load_network(crepe, Crepe, resolve_device(device)), threshold)

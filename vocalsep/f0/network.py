@@ -1,29 +1,27 @@
-"""The network that knows who sings what: mixture and voices -> posterior of every voice over pitches and silence.
+"""The tracker network: mixture and voices -> posterior of every voice over pitches and silence.
 
-What it sees are log-magnitude spectra at multiples of every pitch of a logarithmic grid (the "harmonic" stack of
+The input is the log-magnitude spectrum sampled at multiples of every pitch of a logarithmic grid, the harmonic stack of
 R. Bittner, B. McFee, J. Salamon, P. Li, J. P. Bello, "Deep salience representations for f0 estimation in polyphonic
-music", ISMIR 2017), so that a note looks alike wherever it lies. A U-Net along frequency finds notes; a recurrent
-layer at its bottom hears seconds of all registers at once and learns which of them belong together.
+music", ISMIR 2017. A note then looks the same at every pitch. A U-Net along frequency finds notes; a recurrent layer at
+its bottom covers seconds of all registers and learns which notes belong together.
 
-Voices are no fixed outputs. Each is described by its range and its rank among the voices asked for, and the
-description is turned into the weights that read its posterior off the common features: one network serves SATB, SSA,
-TTBB, or three voices of which nothing is known but their order.
+The voices are not fixed outputs. Each voice is described by its range and its rank in the ensemble, and the network
+turns the description into the weights that read the voice's posterior from common features. One network thus serves
+SATB, SSA, TTBB or three voices known only by their order.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vocalsep import weights
 from vocalsep.dsp.stft import StftGrid, power
-from vocalsep.errors import WeightsError
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.voices import Voice
 
@@ -39,26 +37,31 @@ _DESCRIPTION = 5  # numbers that describe a voice
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """What describes a tracker network.
+    """Configuration of a tracker network, stored with its weights.
 
     Parameters
     ----------
-    fmin
-        Hz, the lowest pitch of the grid.
-    bins_per_octave, n_bins
-        The grid; `n_bins` must be a multiple of 2 ** len(channels).
-    harmonics
-        Multiples of each pitch at which spectra are sampled.
-    windows
-        Lengths in seconds of their windows.
-    channels
-        Of the levels of the U-Net along frequency, from fine to coarse; each halves the pitches.
-    hidden
+    fmin : float
+        Lowest pitch of the grid in Hz.
+    bins_per_octave, n_bins : int
+        Resolution and size of the grid; `n_bins` is a multiple of 2 ** len(channels).
+    harmonics : tuple of float
+        Multiples of each pitch at which the spectra are sampled.
+    windows : tuple of float
+        Window lengths of the spectra in seconds.
+    channels : tuple of int
+        Channels of the levels of the U-Net, from fine to coarse; each level halves the number of pitches.
+    hidden : int
         Units of the recurrent layer in each direction.
-    summary
-        Channels in which the recurrent layer hands what it heard to the decoder.
-    features
-        Common features of every pitch, from which voices are read.
+    summary : int
+        Channels that the recurrent layer passes to the decoder.
+    features : int
+        Common features of every pitch from which the posteriors of the voices are read.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
     """
 
     fmin: float = 62.0
@@ -81,7 +84,6 @@ class TrackerConfig:
         real = (self.fmin, *self.harmonics, *self.windows)
         if not all(type(number) in (int, float) and 0 < number < math.inf for number in real):
             raise ValueError("expected fmin, harmonics and windows above 0")
-        # A window is a spectrum of as many samples: a long one would take all memory.
         if max(self.windows) > 2 or min(self.windows) < 1e-3 or max(self.harmonics) > 64:
             raise ValueError("expected windows of 1 ms to 2 s and harmonics up to 64")
         if not 10 <= self.fmin <= 8000 or self.n_bins > 12 * self.bins_per_octave:
@@ -91,42 +93,20 @@ class TrackerConfig:
 
     @property
     def n_inputs(self) -> int:
-        """Channels of the harmonic stack."""
+        """Number of channels of the harmonic stack."""
         return len(self.harmonics) * len(self.windows)
 
     def pitches(self) -> Tensor:
-        """Return the grid in Hz, shape (pitches,)."""
+        """Return the pitches of the grid in Hz, shape (pitches,)."""
         return self.fmin * torch.exp2(torch.arange(self.n_bins, dtype=torch.float64) / self.bins_per_octave)
 
     def grids(self) -> tuple[StftGrid, ...]:
-        """Return the grids of the STFTs that are sampled."""
+        """Return the STFT grids of the spectra."""
         return tuple(StftGrid.of_duration(MODEL_SAMPLE_RATE, window) for window in self.windows)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the configuration as a table for a checkpoint."""
-        return {"network": "tracker", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, table: dict[str, Any]) -> TrackerConfig:
-        """Return the configuration that a checkpoint holds.
-
-        Raises
-        ------
-        WeightsError
-            If the checkpoint is not one of a tracker.
-        """
-        own: dict[str, Any] = {key: value for key, value in table.items() if key != "network"}
-        if table.get("network") != "tracker" or set(own) != set(cls.__dataclass_fields__):
-            raise WeightsError("these weights are not those of a tracker; expected some that `vocalsep train-f0` made")
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items()}
-        try:
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise WeightsError(f"the configuration of the tracker is damaged ({error})") from error
 
 
 def normalised(waveform: Tensor) -> Tensor:
-    """Return recordings, shape (..., samples), with loud passages at an RMS of 1; silent ones as they are."""
+    """Return waveforms, shape (..., samples), scaled so that loud passages have an RMS of 1; silence is unchanged."""
     blocks = max(1, waveform.shape[-1] // LEVEL_BLOCK)
     length = min(waveform.shape[-1], blocks * LEVEL_BLOCK)
     energy = waveform[..., :length].reshape(*waveform.shape[:-1], blocks, -1).square().mean(dim=-1)
@@ -134,36 +114,35 @@ def normalised(waveform: Tensor) -> Tensor:
 
 
 def loudness_gain(energy: Tensor) -> Tensor:
-    """Return the factor that brings loud passages to an RMS of 1, shape (..., 1); 1 for silence.
+    """Return the gain that brings loud passages to an RMS of 1, shape (..., 1); it is 1 for silence.
 
     Parameters
     ----------
-    energy
-        Mean square of every whole block of `LEVEL_BLOCK` samples, shape (..., blocks).
+    energy : Tensor, shape (..., blocks)
+        Mean square of every whole block of `LEVEL_BLOCK` samples.
     """
     rank = math.ceil(_LEVEL_QUANTILE * energy.shape[-1])
     level = energy.kthvalue(rank, dim=-1, keepdim=True).values.sqrt()
-    # A single note in a long silence is loud, although nearly all blocks are silent.
+    # A single note in a long silence counts as loud although nearly all blocks are silent.
     level = torch.maximum(level, 0.1 * energy.amax(dim=-1, keepdim=True).sqrt())
     return torch.where(level > _SILENCE, 1 / level.clamp_min(_SILENCE), torch.ones_like(level))
 
 
 def harmonic_stack(waveform: Tensor, config: TrackerConfig, first: int = 0, last: int | None = None) -> Tensor:
-    """Return log-magnitudes at the multiples of every pitch, of about mean 0 and deviation 1.
+    """Return log-magnitudes at the multiples of every pitch, with a mean of about 0 and a deviation of about 1.
 
     Parameters
     ----------
-    waveform
-        Shape (..., samples) at 16 kHz, at the level that `normalised` gives.
-    config
-        Of the network.
-    first, last
-        Frames first ... last - 1 are returned; all by default.
+    waveform : Tensor, shape (..., samples)
+        Audio at 16 kHz and at the level of `normalised`.
+    config : TrackerConfig
+        Pitches, harmonics and windows.
+    first, last : int
+        Frames first ... last - 1; all by default.
 
     Returns
     -------
-    Tensor
-        Shape (..., windows * harmonics, pitches, frames).
+    Tensor, shape (..., windows * harmonics, pitches, frames)
     """
     multiples = torch.tensor(config.harmonics, dtype=torch.float64)[:, None] * config.pitches()
     stacks = []
@@ -182,7 +161,7 @@ def harmonic_stack(waveform: Tensor, config: TrackerConfig, first: int = 0, last
 
 
 def describe(voices: Sequence[Voice]) -> Tensor:
-    """Return what the network is told of each voice, shape (voices, 5): range, rank, number of voices."""
+    """Return the description of each voice for the network, shape (voices, 5): range, rank, number of voices."""
     last = len(voices) - 1
     rows = [
         (
@@ -198,12 +177,12 @@ def describe(voices: Sequence[Voice]) -> Tensor:
 
 
 class Logits(NamedTuple):
-    """Unnormalised log-probabilities of what a voice does in a frame."""
+    """Unnormalised log-probabilities of the pitches of every voice and of silence."""
 
     pitch: Tensor
-    """That it sings each pitch, shape (batch, voices, frames, pitches)."""
+    """Shape (batch, voices, frames, pitches)."""
     silent: Tensor
-    """That it is unvoiced, shape (batch, voices, frames)."""
+    """Shape (batch, voices, frames)."""
 
 
 def _convolution(inputs: int, outputs: int, *, stride: int = 1, height: int = 3, width: int = 3) -> nn.Sequential:
@@ -216,13 +195,16 @@ def _convolution(inputs: int, outputs: int, *, stride: int = 1, height: int = 3,
 
 
 class Tracker(nn.Module):
-    """The network.
+    """The tracker network.
 
     Parameters
     ----------
-    config
-        What describes it.
+    config : TrackerConfig, optional
+        Configuration; the default one if None.
     """
+
+    kind: ClassVar[str] = "tracker"
+    Config: ClassVar[type[TrackerConfig]] = TrackerConfig
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
         super().__init__()
@@ -232,7 +214,7 @@ class Tracker(nn.Module):
         self.stem = _convolution(self.config.n_inputs, levels[0], stride=2, height=5)
         self.down = nn.ModuleList(_convolution(a, b, stride=2) for a, b in pairwise(levels))
         self.encoder = nn.ModuleList(_convolution(c, c) for c in levels)
-        # The bottom as a sequence in time: what sounds in all registers, for seconds before and after.
+        # The recurrent layer sees all registers at once, for seconds before and after.
         self.squeeze = nn.Sequential(nn.Linear(levels[-1] * bottom, 256), nn.LayerNorm(256), nn.GELU())
         self.ensemble = nn.Sequential(nn.Linear(_DESCRIPTION, 64), nn.GELU(), nn.Linear(64, 256))
         self.recurrent = nn.GRU(256, self.config.hidden, batch_first=True, bidirectional=True)
@@ -249,18 +231,18 @@ class Tracker(nn.Module):
         self.reader = nn.Linear(64, self.config.features)
         self.listening = nn.Linear(state, 64)
         self.silence = nn.Linear(64, 65)
-        # Convolutions take half the time on CPUs with channels last.
+        # On CPUs, convolutions take half the time with channels last.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, stack: Tensor, voices: Tensor) -> Logits:
-        """Return what every voice does in every frame.
+        """Return the posterior of every voice in every frame.
 
         Parameters
         ----------
-        stack
-            What `harmonic_stack` returns, shape (batch, windows * harmonics, pitches, frames).
-        voices
-            What `describe` returns, shape (batch, voices, 5).
+        stack : Tensor, shape (batch, windows * harmonics, pitches, frames)
+            Input spectra; see `harmonic_stack`.
+        voices : Tensor, shape (batch, voices, 5)
+            Descriptions of the voices; see `describe`.
         """
         stack = stack.to(memory_format=torch.channels_last)
         x = self.stem(stack)
@@ -280,26 +262,6 @@ class Tracker(nn.Module):
         common = self.fine(x)  # (batch, features, pitches, frames)
         voice = self.voice(voices)  # (batch, voices, 64)
         pitch = torch.einsum("bcpt,bvc->bvtp", common, self.reader(voice).to(common.dtype))
-        ear = self.silence(voice).to(state.dtype)
-        silent = torch.einsum("btc,bvc->bvt", self.listening(state), ear[..., 1:]) + ear[..., :1]
+        weight = self.silence(voice).to(state.dtype)
+        silent = torch.einsum("btc,bvc->bvt", self.listening(state), weight[..., 1:]) + weight[..., :1]
         return Logits(pitch.float(), silent.float())
-
-
-def load_tracker(model: str, device: str = "cpu") -> Tracker:
-    """Load a tracker, ready for inference; `vocalsep.weights.names` says what `model` may be.
-
-    Raises
-    ------
-    WeightsError
-        If the weights are unknown, missing, corrupt, or not those of a tracker.
-    """
-    return weights.load_network(model, device, _build, "tracker")
-
-
-def read_tracker(model: str) -> Tracker:
-    """Return a tracker with the weights of a checkpoint, to train further; errors are those of `load_tracker`."""
-    return weights.read_network(model, _build, "tracker")
-
-
-def _build(config: dict[str, Any]) -> Tracker:
-    return Tracker(TrackerConfig.from_json(config))

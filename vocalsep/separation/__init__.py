@@ -1,1 +1,1 @@
-"""From a recording to its stems."""
+"""From a recording to its stems: in memory or on disk, at any length."""

@@ -1,106 +1,104 @@
-"""Separation end to end: f0 tracks -> parameters -> masks -> stems that add up to the recording.
+"""The separator: f0 tracks -> source-filter parameters -> soft masks -> stems that add up to the recording.
 
-A recording is gone through stretch by stretch (`Separator.stems`), so what is in memory and what is on disk are
-separated alike, at any length. `vocalsep.api` and `vocalsep.separation.files` stand on it.
+K. Schulze-Forster, G. Richard, L. Kelley, C. Doire, R. Badeau, "Unsupervised Music Source Separation Using
+Differentiable Parametric Source Models", arXiv 2201.09592.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from vocalsep.audio import Float32, validate_sample_rate, validate_waveform
-from vocalsep.audio.downmix import Mixdown, levelled, mixdown_of
-from vocalsep.audio.recording import ArrayRecording, Recording, pieces
+from vocalsep.audio.downmix import Downmix
+from vocalsep.audio.recording import ArrayRecording, Recording
 from vocalsep.device import resolve_device
+from vocalsep.dsp.chunks import Chunk
 from vocalsep.dsp.stft import StftGrid
 from vocalsep.errors import AudioError
-from vocalsep.f0.polyphonic import DEFAULT_TRACKER
-from vocalsep.f0.refinement import refine_tracks
+from vocalsep.f0 import polyphonic
+from vocalsep.f0.crepe import Crepe
+from vocalsep.f0.grid import F0sLike, on_grid
+from vocalsep.f0.network import Tracker
 from vocalsep.f0.tracks import F0Tracks
-from vocalsep.model.estimator import load_estimator
+from vocalsep.model.estimator import Estimator
 from vocalsep.model.fitting import fit
 from vocalsep.model.masks import residual_gate
 from vocalsep.model.synthesizer import VoiceParameters
+from vocalsep.options import NetworkOptions, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
-from vocalsep.separation.asked import refinements, stem_names
-from vocalsep.separation.given import F0sLike, resolve_tracks
 from vocalsep.separation.result import Separation
-from vocalsep.separation.streaming import STRETCH_FRAMES, Blocks, Span, cut_span, estimate_span, fitted_span, stretches
+from vocalsep.separation.streaming import PARAMETER_CONTEXT, cut_stems, recorded_chunks
 from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.voices import VoicesLike
-from vocalsep.weights.names import as_text
+from vocalsep.weights import load_network
 
-if TYPE_CHECKING:
-    from vocalsep.training.adaptation import Adapted
-
-DEFAULT_MODEL = "default"
-_CUT_MARGIN = Blocks.of(MODEL_SAMPLE_RATE, 1, 1).margin  # frames
-_CREPE_FRAMES = 4  # beside a stretch: more than half a window of CREPE
-_ADAPT_STRETCHES = 20  # (10 minutes): more of a recording is not needed to adapt to it
-_VALUES_AT_ONCE = 8_000_000  # samples of stems that are cut at once: 10 s of 48 kHz stereo in eight
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What is known of a recording before its stems are cut.
-
-    Parameters
-    ----------
-    mixdown
-        What the networks hear of it.
-    tracks
-        F0 on the 16-ms grid.
-    """
-
-    mixdown: Mixdown
-    tracks: F0Tracks
+_FIT_CONTEXT = 48  # frames: more than the steps of fitting reach
+_WINDOW_FRAMES = 8  # half a window of the STFT that the estimator's features are read from
 
 
 class Separator:
-    """A separator whose network is loaded once, for many recordings.
+    """A separator that loads its networks once and separates many recordings.
 
     Parameters
     ----------
-    model
-        Name in the manifest of weights, or path of a .safetensors file.
-    device
-        "auto", "cpu", "cuda" or "mps".
-    tracker
-        The same, for the weights that track f0 where none is given.
-    fitting
-        Whether parameters are fitted to the recording, and masks listen to its phase; see `vocalsep.model.fitting`. Without,
-        the network alone decides.
+    model : str or path
+        Weights of the estimator: a name in the manifest, a checkpoint folder, or `owner/repo[@revision]` on the Hub.
+    device : str
+        "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
+    tracker, crepe : str or path
+        Weights of the f0 tracker and of CREPE, likewise. CREPE is loaded when it is first used.
+    fitting : bool
+        Fit the parameters to the recording and let the masks use its phase; without it the network alone decides.
+
+    Attributes
+    ----------
+    estimator : Estimator
+        Estimates the source-filter parameters.
+    tracker : Tracker
+        Tracks f0 in mixtures.
+    crepe : Crepe
+        Tracks f0 in recordings of single voices.
 
     Raises
     ------
     WeightsError
-        If the weights are unknown, missing or corrupt.
+        If weights are unknown, missing or corrupt.
     OptionError
-        If the device is not there.
+        If the device is not available.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike[str] = DEFAULT_MODEL,
-        device: str = "auto",
+        model: str | os.PathLike[str] = NetworkOptions.model,
+        device: str = NetworkOptions.device,
         *,
-        tracker: str | os.PathLike[str] = DEFAULT_TRACKER,
+        tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+        crepe: str | os.PathLike[str] = NetworkOptions.crepe,
         fitting: bool = True,
     ) -> None:
         self.device = resolve_device(device)
-        self.network = load_estimator(as_text(model), self.device)
-        self.tracker = tracker
         self.fitting = fitting
-        self.adaptation: Adapted | None = None
-        """How the weights were adapted to recordings, if they were."""
+        self.estimator = load_network(model, Estimator, self.device)
+        self.tracker = load_network(tracker, Tracker, self.device)
+        self._crepe = crepe
+
+    @cached_property
+    def crepe(self) -> Crepe:
+        """CREPE with its weights."""
+        return load_network(self._crepe, Crepe, self.device)
+
+    def with_estimator(self, estimator: Estimator) -> Separator:
+        """Return a separator with another estimator and otherwise the same networks."""
+        other = copy.copy(self)
+        other.estimator = estimator.eval().to(self.device)
+        return other
 
     def separate(
         self,
@@ -109,225 +107,128 @@ class Separator:
         *,
         sample_rate: int = MODEL_SAMPLE_RATE,
         voices: VoicesLike | None = None,
-        refine: int | None = None,
-        residual: bool = False,
-        adapt: bool = False,
+        residual: bool = SeparationOptions.residual,
         progress: ProgressCallback = no_progress,
     ) -> Separation:
-        """Take a recording apart; see `vocalsep.separate`."""
-        rate = validate_sample_rate(sample_rate)
-        recording = ArrayRecording(validate_waveform(audio), rate)
-        with Mixdown.of_recording(recording, lambda done: progress("reading", done)) as mixdown:
-            tracks = self.track(mixdown, f0s, voices=voices, refine=refine, progress=progress)
-            names = stem_names(tracks, None, residual)
-            system = self.adapted([(mixdown, tracks)], progress=progress) if adapt else self
-            blocks = system.stems(recording, Analysis(mixdown, tracks), residual=residual, progress=progress)
-            stems = np.concatenate(list(blocks), axis=-1)
+        """Separate a recording; see `vocalsep.separate`."""
+        recording = ArrayRecording(validate_waveform(audio), validate_sample_rate(sample_rate))
+        with Downmix.of_recording(recording, lambda done: progress("reading", done)) as downmix:
+            tracks = self.track(downmix, f0s, voices, progress)
+            names = SeparationOptions(residual=residual).stem_names(tracks.names)
+            blocks = list(self.stems(recording, downmix, tracks, residual=residual, progress=progress))
+        stems = np.concatenate(blocks, axis=-1)
         shape = np.shape(audio)
-        return Separation({name: stem.reshape(shape) for name, stem in zip(names, stems, strict=True)}, tracks, rate)
+        named = {name: stem.reshape(shape) for name, stem in zip(names, stems, strict=True)}
+        return Separation(named, tracks, recording.sample_rate)
+
+    def track(
+        self,
+        downmix: Downmix,
+        f0s: F0sLike = None,
+        voices: VoicesLike | None = None,
+        progress: ProgressCallback = no_progress,
+    ) -> F0Tracks:
+        """Return f0 tracks on the grid of a recording: those that are supplied, or tracked in it.
+
+        Parameters
+        ----------
+        downmix : Downmix
+            The recording.
+        f0s, voices, progress
+            See `vocalsep.separate`.
+
+        Raises
+        ------
+        F0Error
+            If the f0s cannot be used, or do not fit the voices or the recording.
+        """
+        if f0s is not None:
+            return on_grid(f0s, voices, downmix.n_frames)
+        parts = SeparationOptions(voices).parts
+        return polyphonic.track(downmix, parts, self.tracker, progress=lambda done: progress("f0", done))
+
+    def parameters(
+        self, downmix: Downmix, tracks: F0Tracks, first: int = 0, last: int | None = None
+    ) -> VoiceParameters:
+        """Return the source-filter parameters of every voice, estimated by the network and fitted to the recording.
+
+        Parameters
+        ----------
+        downmix : Downmix
+            The recording; its peak is brought to the level at which the estimator was trained.
+        tracks : F0Tracks
+            F0 on the 16-ms grid of the recording.
+        first, last : int
+            Frames first ... last - 1; all by default.
+        """
+        last = tracks.n_frames if last is None else last
+        chunk = Chunk.of(max(0, first), min(last, tracks.n_frames), tracks.n_frames, _FIT_CONTEXT)
+        with torch.inference_mode():
+            parameters = self._estimate(downmix, tracks, chunk.low, chunk.high)
+            if self.fitting:
+                parameters = fit(parameters, self._read(downmix, chunk.low, chunk.high))
+            return parameters.frames(chunk.inner.start, chunk.inner.stop)
+
+    def _estimate(self, downmix: Downmix, tracks: F0Tracks, first: int, last: int) -> VoiceParameters:
+        context = self.estimator.config.reach + _WINDOW_FRAMES
+        chunk = Chunk.of(first, last, tracks.n_frames, context)
+        f0 = torch.from_numpy(tracks.frequencies[:, chunk.low : chunk.high]).to(self.device)
+        estimated = self.estimator(self._read(downmix, chunk.low, chunk.high)[None], f0[None])
+        return estimated.frames(chunk.inner.start, chunk.inner.stop).without_batch()
+
+    def _read(self, downmix: Downmix, first: int, last: int) -> torch.Tensor:
+        """Return the samples whose STFT has exactly the frames first ... last - 1."""
+        waveform = downmix.read(first * HOP_LENGTH, min(last * HOP_LENGTH - 1, downmix.samples))
+        return torch.from_numpy(waveform).to(self.device) * downmix.gain
 
     def stems(
         self,
         recording: Recording,
-        analysis: Analysis,
+        downmix: Downmix,
+        tracks: F0Tracks,
         *,
-        residual: bool = False,
+        residual: bool = SeparationOptions.residual,
         progress: ProgressCallback = no_progress,
     ) -> Iterator[Float32]:
         """Yield the stems of a recording of any length, block by block.
 
         Parameters
         ----------
-        recording
-            At its own sample rate, on all its channels.
-        analysis
-            Of the same recording.
-        residual
-            Whether the last stem is what sounds while no voice sings.
-        progress
-            Called with "masks" and the fraction done.
+        recording : Recording
+            The recording at its own sample rate, with all its channels.
+        downmix : Downmix
+            Downmix of the same recording.
+        tracks : F0Tracks
+            F0 of the voices on its 16-ms grid.
+        residual : bool
+            Add the residual as the last stem.
+        progress : callable
+            Called with "masks" and the fraction that is done.
 
         Yields
         ------
-        ndarray
-            Shape (voices, channels, samples of the block), with a residual (voices + 1, ...).
+        ndarray, shape (stems, channels, samples)
 
         Raises
         ------
         AudioError
-            If the recording cannot be read, or is another than the one that was analysed.
+            If the recording cannot be read, or is not the one of the downmix.
         """
-        mixdown, tracks = analysis.mixdown, analysis.tracks
         grid = StftGrid.of_duration(recording.sample_rate)
+        n_frames = min(grid.n_frames(downmix.source_samples), tracks.n_frames)
         gate = residual_gate(torch.from_numpy(tracks.frequencies)) if residual else None
-        n_frames = min(grid.n_frames(mixdown.source_samples), tracks.n_frames)
-        values = recording.channels * (tracks.n_voices + residual)
-        blocks = Blocks.of(recording.sample_rate, values, _VALUES_AT_ONCE)
-        size, margin = (round(n * grid.hop_length) for n in blocks)
-        span, done = None, 0
-        for piece in pieces(recording, size, margin):
-            first = piece.start // size * blocks.frames
-            last = min(first + blocks.frames, n_frames)
-            if last <= first:  # longer than it was
-                break
-            if first % STRETCH_FRAMES == 0:
-                span = self._span(mixdown, tracks, first, min(first + STRETCH_FRAMES, tracks.n_frames))
-            assert span is not None
-            waveform, origin = torch.from_numpy(piece.waveform), first - blocks.margin
-            kept = slice(margin, margin + piece.length)
-            stems = cut_span(
-                span, waveform, origin, grid, first, last, n_frames, kept, listening=self.fitting, gate=gate
+        samples = 0
+        for chunk in recorded_chunks(recording, grid, n_frames):
+            parameters = self.parameters(
+                downmix, tracks, chunk.first - PARAMETER_CONTEXT, chunk.last + PARAMETER_CONTEXT
             )
-            done = piece.start + piece.length
-            yield stems.numpy()
-            progress("masks", last / n_frames)
-        if done != mixdown.source_samples:
+            with torch.inference_mode():
+                stems = cut_stems(chunk, parameters, grid, use_phase=self.fitting, gate=gate)
+            samples += chunk.samples
+            yield stems
+            progress("masks", chunk.last / n_frames)
+        if samples != downmix.source_samples:
             raise AudioError(
-                f"the recording had {mixdown.source_samples} samples at first and then another number; expected one "
-                "that does not change while it is read"
+                f"the recording had {downmix.source_samples} samples when f0 was tracked, but now has another number; "
+                "do not change it while it is separated"
             )
-
-    def _span(self, mixdown: Mixdown, tracks: F0Tracks, first: int, last: int) -> Span:
-        f0 = torch.from_numpy(tracks.frequencies)
-        return fitted_span(self.network, mixdown, mixdown.gain, f0, first, last, self.device, fitting=self.fitting)
-
-    def adapted(
-        self,
-        recordings: Sequence[tuple[Mixdown | Float32, F0Tracks]],
-        *,
-        steps: int | None = None,
-        seconds: float | None = None,
-        seed: int = 0,
-        progress: ProgressCallback = no_progress,
-    ) -> Separator:
-        """Return a separator whose network is adapted to recordings; its `adaptation` says what came of it.
-
-        Parameters
-        ----------
-        recordings
-            Mixdowns, or mono waveforms of shape (samples,) at 16 kHz, with the f0 tracks of their voices on the 16-ms
-            grid. Of a long one 10 minutes are heard, spread evenly.
-        steps, seconds, seed, progress
-            See `vocalsep.training.adaptation.adapt`; None means as there.
-        """
-        # Whoever only separates need not load what trains.
-        from vocalsep.training import adaptation
-
-        other = copy.copy(self)
-        other.adaptation = adaptation.adapt(
-            self.network,
-            [
-                adaptation.Example(stems, tracks.frequencies[:, first:last])
-                for mono, tracks in recordings
-                for first, last, stems in self._excerpts(mixdown_of(mono), tracks)
-            ],
-            steps=adaptation.STEPS if steps is None else steps,
-            seconds=seconds,
-            seed=seed,
-            progress=progress,
-        )
-        other.network = other.adaptation.network
-        return other
-
-    def _excerpts(self, mixdown: Mixdown, tracks: F0Tracks) -> Iterator[tuple[int, int, Float32]]:
-        """Yield first frame, last frame and stems of what is heard of a recording: all of it if it is short."""
-        parts = list(stretches(tracks.n_frames))
-        if len(parts) <= _ADAPT_STRETCHES:
-            stems = [self._levelled_stems(mixdown, tracks, *stretch) for stretch in parts]
-            yield 0, tracks.n_frames, np.concatenate(stems, axis=-1)
-            return
-        for index in np.linspace(0, len(parts) - 1, _ADAPT_STRETCHES).round().astype(int):
-            first, last = parts[index]
-            yield first, last, self._levelled_stems(mixdown, tracks, first, last)
-
-    def _levelled_stems(self, mixdown: Mixdown, tracks: F0Tracks, first: int, last: int) -> Float32:
-        """Return stems of frames first ... last - 1 at the level at which parameters are estimated.
-
-        Shape (voices, samples at 16 kHz), the first of them on the first frame.
-        """
-        span = self._span(mixdown, tracks, first, last)
-        origin = first - _CUT_MARGIN
-        start, stop = first * HOP_LENGTH, min(last * HOP_LENGTH, mixdown.samples)
-        waveform = mixdown.read(origin * HOP_LENGTH, stop + _CUT_MARGIN * HOP_LENGTH)
-        levelled = torch.from_numpy(waveform[None]) * mixdown.gain
-        kept = slice(start - origin * HOP_LENGTH, stop - origin * HOP_LENGTH)
-        grid = StftGrid.of_duration()
-        stems = cut_span(span, levelled, origin, grid, first, last, tracks.n_frames, kept, listening=self.fitting)
-        return stems[:, 0].numpy()
-
-    def track(
-        self,
-        mono: Mixdown | Float32,
-        f0s: F0sLike = None,
-        *,
-        voices: VoicesLike | None = None,
-        refine: int | None = None,
-        progress: ProgressCallback = no_progress,
-    ) -> F0Tracks:
-        """Return the f0 tracks with which a recording is separated.
-
-        Parameters
-        ----------
-        mono
-            Mixdown of the recording, or its waveform, shape (samples,) at 16 kHz.
-        f0s, voices, refine, progress
-            See `vocalsep.separate`.
-        """
-        times = refinements(refine, f0s is not None)
-        mixdown = mixdown_of(mono)
-
-        def part(done: int) -> ProgressCallback:
-            return lambda _, fraction: progress("f0", (done + fraction) / (1 + times))
-
-        tracks = resolve_tracks(f0s, voices, mixdown, part(0), tracker=self.tracker, device=self.device)
-        for done in range(times):
-            tracks = self.refined(mixdown, tracks, part(1 + done))
-        return tracks
-
-    def refined(self, mono: Mixdown | Float32, tracks: F0Tracks, progress: ProgressCallback = no_progress) -> F0Tracks:
-        """Return f0 tracks refined by CREPE on the stems that they cut out of a recording.
-
-        Parameters
-        ----------
-        mono
-            Mixdown of the recording, or its waveform, shape (samples,) at 16 kHz.
-        tracks
-            F0 on the 16-ms grid, 1 + samples // 256 frames.
-        progress
-            Called with "f0" and the fraction done.
-        """
-        mixdown = mixdown_of(mono)
-        parts = []
-        for first, last in stretches(tracks.n_frames):
-            low, high = max(0, first - _CREPE_FRAMES), min(tracks.n_frames, last + _CREPE_FRAMES)
-            own = F0Tracks(tracks.frequencies[:, low:high], tracks.names)
-            found = refine_tracks(self._levelled_stems(mixdown, tracks, low, high), own, device=self.device)
-            parts.append(found.frequencies[:, first - low : last - low])
-            progress("f0", last / tracks.n_frames)
-        return replace(tracks, frequencies=np.concatenate(parts, axis=1))
-
-    def estimate(self, mono: Mixdown | Float32, tracks: F0Tracks) -> VoiceParameters:
-        """Estimate the source parameters of every voice, relative to a recording with a peak of 0.5.
-
-        Parameters
-        ----------
-        mono
-            Mixdown of the recording, or its waveform, shape (samples,) at 16 kHz.
-        tracks
-            F0 on the 16-ms grid, 1 + samples // 256 frames.
-        """
-        mixdown = mixdown_of(mono)
-        f0, gain = torch.from_numpy(tracks.frequencies), mixdown.gain
-        return VoiceParameters.joined(
-            [
-                estimate_span(self.network, mixdown, gain, f0, first, last, self.device)
-                for first, last in stretches(tracks.n_frames)
-            ]
-        )
-
-    def fitted(self, mono: Float32, parameters: VoiceParameters) -> VoiceParameters:
-        """Return parameters fitted to the recording that they were estimated for; see `fitting.fit`."""
-        if not self.fitting:
-            return parameters
-        with torch.inference_mode():
-            return fit(parameters, levelled(mono).to(self.device))

@@ -1,194 +1,119 @@
-"""A recording taken apart stretch by stretch, each with as much beside it as its stems depend on.
+"""Recordings of any length at their own sample rate, cut into stems chunk by chunk.
 
-So memory does not grow with the length of the recording, and a stretch gives what the whole would give.
+A chunk has 12 s and a context of 2 s on both sides. Both are whole numbers of samples at every sample rate, and the
+context is longer than anything that a stem depends on, so chunks give the same stems as the whole recording.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vocalsep.audio.downmix import Mixdown
+from vocalsep.audio import Float32
+from vocalsep.audio.recording import Recording
+from vocalsep.dsp.chunks import with_context
 from vocalsep.dsp.stft import InverseStft, StftGrid, instantaneous_frequency, stft
-from vocalsep.model.estimator import Estimator
-from vocalsep.model.fitting import fit
 from vocalsep.model.masks import soft_masks
 from vocalsep.model.synthesizer import VoiceParameters, voice_power
-from vocalsep.timebase import HOP_LENGTH
 
-STRETCH_FRAMES = 1875
-"""Frames (30 s) whose parameters are found at once: a whole number of samples at every sample rate, as 125 are."""
-MASK_FRAMES = 5
-"""Frames on both sides whose windows reach into a stretch."""
-_MARGIN_FRAMES = MASK_FRAMES + 4  # on both sides of what is cut: those frames, and half of a window
-_FIT_FRAMES = 48  # on both sides: those of the masks, and half as much again as fitting reaches
-_WINDOW_FRAMES = 8  # besides those that the network reaches: half a window of the STFT that it looks at
-_BINS_AT_ONCE = 200_000  # bins times frames whose masks are rendered at once: a second at 48 kHz
-
-
-class Blocks(NamedTuple):
-    """How a recording is gone through at its own sample rate."""
-
-    frames: int
-    """Of a block, a divisor of a stretch."""
-    margin: int
-    """Frames beside a block, on both sides, that its stems depend on."""
-
-    @classmethod
-    def of(cls, sample_rate: int, values: int, most: int) -> Blocks:
-        """Return the longest blocks, and the shortest margins, that are whole numbers of samples.
-
-        Parameters
-        ----------
-        sample_rate
-            Hz.
-        values
-            Numbers in memory for each sample: channels times stems.
-        most
-            Numbers that a block may have, if it can have so few.
-
-        Examples
-        --------
-        >>> Blocks.of(48000, 10, 20_000_000), Blocks.of(44100, 10, 1), Blocks.of(4001, 1, 1)
-        (Blocks(frames=1875, margin=9), Blocks(frames=15, margin=10), Blocks(frames=125, margin=125))
-        """
-        unit = 125 // math.gcd(125, 2 * sample_rate)  # 16 ms are 2 / 125 s
-        margin = unit * math.ceil(_MARGIN_FRAMES / unit)
-        lengths = [n for n in range(margin, STRETCH_FRAMES + 1) if n % unit == 0 and STRETCH_FRAMES % n == 0]
-        fitting = [n for n in lengths if n * values * 2 * sample_rate <= 125 * most]
-        return cls(max(fitting, default=lengths[0]), margin)
+CHUNK_FRAMES = 750
+"""Frames of a chunk."""
+CONTEXT_FRAMES = 125
+"""Frames before and after a chunk."""
+PARAMETER_CONTEXT = 8
+"""Frames before and after a chunk whose parameters its stems depend on."""
+_MASK_FRAMES = 5  # before and after a chunk whose windows reach into it
+_BINS_AT_ONCE = 200_000  # bins times frames for which masks are in memory at once: a second at 48 kHz
 
 
-def stretches(n_frames: int) -> Iterator[tuple[int, int]]:
-    """Yield first frame, and that after the last, of the stretches of a recording of so many frames."""
-    for first in range(0, n_frames, STRETCH_FRAMES):
-        yield first, min(first + STRETCH_FRAMES, n_frames)
+class RecordedChunk(NamedTuple):
+    """A chunk of a recording at its own sample rate."""
 
-
-class Span(NamedTuple):
-    """Parameters of some frames of a recording."""
-
-    parameters: VoiceParameters
-    """Of the frames first, first + 1, ..."""
+    waveform: Float32
+    """Shape (channels, context + samples + context); zeros before the start and after the end of the recording."""
     first: int
-    """First frame, in the recording."""
-
-    @property
-    def last(self) -> int:
-        """Frame after the last."""
-        return self.first + self.parameters.n_frames
-
-
-def estimate_span(
-    network: Estimator, mixdown: Mixdown, gain: float, f0: Tensor, first: int, last: int, device: str
-) -> VoiceParameters:
-    """Estimate the parameters of frames first ... last - 1.
-
-    Parameters
-    ----------
-    network
-        The estimator.
-    mixdown
-        The recording.
-    gain
-        Factor that brings it to the level at which parameters are estimated.
-    f0
-        Hz, shape (voices, frames of the recording), 0 = unvoiced.
-    first, last
-        Frames.
-    device
-        Where the network is.
-    """
-    context = network.config.reach + _WINDOW_FRAMES
-    low, high = max(0, first - context), min(f0.shape[-1], last + context)
-    stop = min(high * HOP_LENGTH - 1, mixdown.samples)  # an STFT has one frame more than whole hops
-    mixture = torch.from_numpy(mixdown.read(low * HOP_LENGTH, stop)) * gain
-    with torch.inference_mode():
-        found = network(mixture[None].to(device), f0[None, :, low:high].to(device))
-    return found.frames(first - low, last - low).without_batch()  # type: ignore[no-any-return]
+    """Index of the chunk's first frame in the recording."""
+    last: int
+    """Index of the frame after its last one."""
+    samples: int
+    """Samples of the chunk without context."""
 
 
-def fitted_span(
-    network: Estimator, mixdown: Mixdown, gain: float, f0: Tensor, first: int, last: int, device: str, *, fitting: bool
-) -> Span:
-    """Return the parameters that the stems of frames first ... last - 1 depend on; see `estimate_span`.
+def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iterator[RecordedChunk]:
+    """Yield a recording of `n_frames` frames chunk by chunk."""
+    context = round(CONTEXT_FRAMES * grid.hop_length)
+    first = 0
+    for before, (block,), after in with_context(recording.blocks(round(CHUNK_FRAMES * grid.hop_length)), 1, 1):
+        waveform = np.zeros((recording.channels, context + block.shape[1] + context), dtype=np.float32)
+        waveform[:, context:-context] = block
+        if before:
+            waveform[:, :context] = before[0][:, -context:]
+        if after:
+            head = after[0][:, :context]
+            waveform[:, -context:][:, : head.shape[1]] = head
+        last = min(first + CHUNK_FRAMES, n_frames)
+        if last <= first:  # the recording has grown since it was tracked
+            return
+        yield RecordedChunk(waveform, first, last, block.shape[1])
+        first = last
 
-    Parameters
-    ----------
-    fitting
-        Whether they are fitted to the recording.
-    """
-    low, high = max(0, first - _FIT_FRAMES), min(f0.shape[-1], last + _FIT_FRAMES)
-    parameters = estimate_span(network, mixdown, gain, f0, low, high, device)
-    if fitting:
-        stop = min(high * HOP_LENGTH - 1, mixdown.samples)
-        mixture = torch.from_numpy(mixdown.read(low * HOP_LENGTH, stop)) * gain
-        with torch.inference_mode():
-            parameters = fit(parameters, mixture.to(device))
-    return Span(parameters, low)
 
-
-def cut_span(
-    span: Span,
-    waveform: Tensor,
-    origin: int,
+def cut_stems(
+    chunk: RecordedChunk,
+    parameters: VoiceParameters,
     grid: StftGrid,
-    first: int,
-    last: int,
-    n_frames: int,
-    kept: slice,
     *,
-    listening: bool = True,
+    use_phase: bool = True,
     gate: Tensor | None = None,
-) -> Tensor:
-    """Return the stems that masks cut out of a piece of a recording.
+) -> Float32:
+    """Return the stems that soft masks cut out of a chunk of a recording.
 
     Parameters
     ----------
-    span
-        Parameters of at least `MASK_FRAMES` more on both sides, where the recording has them.
-    waveform
-        Shape (channels, samples), with what lies beside those frames.
-    origin
-        Frame of the recording on which the first sample of `waveform` lies, a whole number of samples from its start.
-    grid
-        Of the masks.
-    first, last
-        Frames of the recording.
-    n_frames
-        How many it has.
-    kept
-        Samples of `waveform` whose stems are returned, between those frames.
-    listening
-        Whether masks listen to the recording's phase; see `synthesizer.render.agreement`.
-    gate
-        In which frames of the recording the voices own the sound, shape (frames,), for a residual.
+    chunk : RecordedChunk
+        The chunk with its context.
+    parameters : VoiceParameters
+        Parameters of its voices, with `PARAMETER_CONTEXT` frames before and after it where the recording has them.
+    grid : StftGrid
+        STFT grid of the masks.
+    use_phase : bool
+        Compare the recording's instantaneous frequency with the harmonics; see `synthesizer.spectrogram.agreement`.
+    gate : Tensor, shape (frames of the recording,), optional
+        1 where the voices own the sound, 0 where it goes to the residual stem.
 
     Returns
     -------
-    Tensor
-        Shape (voices, channels, samples kept), or one more where there is a gate: the residual is the last.
+    ndarray, shape (stems, channels, samples)
+        One stem for each voice and, with a gate, the residual.
     """
-    device = span.parameters.f0.device
-    low, high = max(first - MASK_FRAMES, span.first), min(last + MASK_FRAMES, n_frames)
-    stems = span.parameters.f0.shape[0] + (gate is not None)
-    inverse = [InverseStft(grid, (stems, waveform.shape[-1])) for _ in waveform]
+    device = parameters.f0.device
+    first_parameter = max(0, chunk.first - PARAMETER_CONTEXT)
+    low = max(first_parameter, chunk.first - _MASK_FRAMES)
+    high = min(first_parameter + parameters.n_frames, chunk.last + _MASK_FRAMES)
+    origin = chunk.first - CONTEXT_FRAMES  # the frame at the waveform's first sample
+    waveform = torch.from_numpy(chunk.waveform).to(device)
     mono = waveform.mean(dim=0)
+    n_stems = parameters.f0.shape[0] + (gate is not None)
+    inverses = [InverseStft(grid, (n_stems, waveform.shape[-1]), device) for _ in waveform]
     step = max(1, _BINS_AT_ONCE // grid.n_bins)
     for start in range(low, high, step):
         stop = min(start + step, high)
         local = start - origin, stop - origin
-        with torch.inference_mode():
-            heard = instantaneous_frequency(mono, grid, *local).to(device) if listening else None
-            power = voice_power(span.parameters, grid, start - span.first, stop - span.first, instantaneous_frequency=heard)
-            masks = soft_masks(power)  # (voices, bins, frames)
-            if gate is not None:
-                sung = gate[start:stop].to(device)
-                masks = torch.cat([masks * sung, (1 - sung).expand(1, *masks.shape[1:])])
-            for channel, added in zip(waveform, inverse, strict=True):
-                added.add((masks * stft(channel, grid, *local).to(device)).cpu(), local[0])
-    return torch.stack([added.result(kept) for added in inverse], dim=1)
+        frequency = instantaneous_frequency(mono, grid, *local) if use_phase else None
+        power = voice_power(
+            parameters, grid, start - first_parameter, stop - first_parameter, instantaneous_frequency=frequency
+        )
+        masks = soft_masks(power)  # (voices, frequency bins, frames)
+        if gate is not None:
+            owned = gate[start:stop].to(device)
+            masks = torch.cat([masks * owned, (1 - owned).expand(1, *masks.shape[1:])])
+        for channel, inverse in zip(waveform, inverses, strict=True):
+            inverse.add(masks * stft(channel, grid, *local), local[0])
+    context = round(CONTEXT_FRAMES * grid.hop_length)
+    inner = slice(context, context + chunk.samples)
+    stems: Float32 = torch.stack([inverse.result(inner) for inverse in inverses], dim=1).cpu().numpy()
+    return stems

@@ -1,0 +1,98 @@
+"""Stems to files: the one place where stems are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vocalsep.audio import AudioWriter, Float32
+
+_FULL_SCALE = 1 - 2**-15  # the largest positive 16-bit sample
+
+
+class StemFormat(NamedTuple):
+    """Everything that the files of the stems of a recording have in common."""
+
+    format: str
+    bit_depth: str
+    sample_rate: int
+    tags: Mapping[str, str]
+    clamp: bool
+
+
+def rescaling_gain(peak: float, bit_depth: str) -> float:
+    """Return the gain that brings a peak into full scale; it is 1 if the peak fits, or for float samples.
+
+    Examples
+    --------
+    >>> round(rescaling_gain(2.0, "16"), 3), rescaling_gain(2.0, "float32"), rescaling_gain(1.0, "24")
+    (0.5, 1.0, 1.0)
+    """
+    return 1.0 if bit_depth == "float32" or peak <= 1 else _FULL_SCALE / peak
+
+
+def encode(blocks: Iterable[Float32], paths: Sequence[Path], channels: int, form: StemFormat, gain: float = 1.0) -> int:
+    """Write stems, each to its file, and return the number of clipped samples.
+
+    No file is left behind if one of them cannot be written.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray, shape (stems, channels, samples)
+        The stems.
+    paths : sequence of Path
+        File of each stem.
+    channels : int
+        Channels of each stem.
+    form : StemFormat
+        Format of the files.
+    gain : float
+        Gain of all stems.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    OptionError
+        If the format cannot hold such audio.
+    """
+    clamped = 0
+    try:
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(
+                    AudioWriter(
+                        path, form.sample_rate, channels, format=form.format, bit_depth=form.bit_depth, tags=form.tags
+                    )
+                )
+                for path in paths
+            ]
+            for block in blocks:
+                stems = block if gain == 1 else block * np.float32(gain)
+                if form.clamp:
+                    clamped += int((np.abs(stems) > 1).sum())
+                    stems = stems.clip(-1, 1)
+                for writer, stem in zip(writers, stems, strict=True):
+                    writer.write(stem)
+            for writer in writers:
+                writer.close()
+        return clamped or sum(writer.clipped for writer in writers)
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def part_path(path: Path) -> Path:
+    """Return the temporary path, hidden and in the same folder, of a file that is not complete yet.
+
+    Examples
+    --------
+    >>> part_path(Path("choir/alto.wav")).name
+    '.alto.wav.part'
+    """
+    return path.with_name(f".{path.name}.part")
