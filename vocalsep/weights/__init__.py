@@ -1,20 +1,21 @@
-"""Checkpoints: which there are, where they lie, and networks with their weights."""
+"""Checkpoints: which ones there are, where they lie, how they are read and written.
 
-from vocalsep.weights.networks import Checkpoint, fingerprint, load, load_network, read_network, save
-from vocalsep.weights.register import Entry, manifest
-from vocalsep.weights.store import UnverifiedWeightsWarning, find, sha256, user_folder
+A checkpoint is a folder in the shape of a repository on the Hub: README.md (the model card), config.json (the kind of
+network and its configuration) and model.safetensors (its weights).
+"""
+
+from vocalsep.weights.checkpoint import Checkpoint, save_checkpoint
+from vocalsep.weights.load import NetworkType, checkpoint_sha256, find, load_checkpoint, load_network
+from vocalsep.weights.manifest import Entry, manifest
 
 __all__ = [
     "Checkpoint",
     "Entry",
-    "UnverifiedWeightsWarning",
+    "NetworkType",
+    "checkpoint_sha256",
     "find",
-    "fingerprint",
-    "load",
+    "load_checkpoint",
     "load_network",
     "manifest",
-    "read_network",
-    "save",
-    "sha256",
-    "user_folder",
+    "save_checkpoint",
 ]
