@@ -1,4 +1,4 @@
-"""What a user may ask for: frozen dataclasses that are validated when they are made.
+"""The options of a separation: frozen dataclasses that are validated when they are made.
 
 Every default of a separation is decided here and nowhere else. Public functions spell the fields out as keywords and
 take their defaults from these classes.
@@ -24,18 +24,18 @@ FORMATS = {
 """Formats that stems can be written in, each with its bit depths; lossy formats have one quality, under "16"."""
 
 CLIP_MODES = ("rescale", "clamp", "none")
-"""What happens to stems that exceed full scale; see `OutputOptions`."""
+"""Ways to treat stems that exceed full scale; see `OutputOptions`."""
 
 DEFAULT_VOICES = "SATB"
-"""Voices to look for where nothing else says which ones there are."""
+"""Voices to separate if neither the user nor f0 tracks name them."""
 
 RESIDUAL = "residual"
-"""Name of the stem that holds the sound of passages in which no voice sings."""
+"""Name of the stem with the sound of passages in which no voice sings."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """Which networks are used, and where they run.
+    """The networks to use, and the device they run on.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class SeparationOptions:
-    """How a recording is separated.
+    """Options of the separation itself.
 
     Parameters
     ----------
@@ -103,17 +103,14 @@ class SeparationOptions:
         Parameters
         ----------
         tracked : sequence of str, optional
-            Names of the f0 tracks that are given; they count where `voices` is None.
+            Names of the f0 tracks that the user supplies, used if `voices` is None.
 
         Raises
         ------
         VoicesError
             If a voice is named residual beside a residual.
         """
-        if self.voices is None and tracked is not None:
-            names = list(tracked)
-        else:
-            names = [voice.name for voice in self.parts]
+        names = list(tracked) if self.voices is None and tracked is not None else [voice.name for voice in self.parts]
         if not self.residual:
             return names
         if RESIDUAL in [name.casefold() for name in names]:
@@ -125,13 +122,13 @@ class SeparationOptions:
 
     @property
     def parts(self) -> tuple[Voice, ...]:
-        """The voices to look for where no f0 tracks are given."""
+        """The voices to find in a recording without f0 tracks."""
         return parse_voices(DEFAULT_VOICES if self.voices is None else self.voices)
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How stems are written.
+    """Options of writing stems.
 
     Parameters
     ----------
@@ -140,8 +137,8 @@ class OutputOptions:
     bit_depth : str, optional
         "16", "24" or "float32"; None takes the depth of the recording, or the nearest that the format has.
     clip_mode : str
-        What happens if a stem would exceed full scale in a format of integer samples: "rescale" turns all stems down
-        by the same amount, "clamp" clips in every format, "none" leaves the samples to the format.
+        Treatment of stems that would exceed full scale: "rescale" turns all stems down by the same amount if the
+        format has integer samples, "clamp" clips in every format, "none" leaves the samples to the format.
     two_stems : str, optional
         Name of one voice: write two stems, this voice and everything else ("no_" and the name).
     filename : str

@@ -1,6 +1,6 @@
 """Names of files: safe on every system, short enough for every file system, and comparable as file systems do.
 
-The same input has the same names everywhere, so they follow the strictest of the systems, Windows, on all of them.
+The rules are those of Windows, the strictest system, so that the same input gets the same names everywhere.
 """
 
 from __future__ import annotations
@@ -11,29 +11,23 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from string import Formatter
 
-from vocalsep.errors import OptionError
-
-FILENAME = "{track}/{stem}.{ext}"
-"""Template of the path of a stem inside the output folder, as in Demucs."""
+from vocalsep.errors import OptionError, shown
 
 MAX_BYTES = 255
-"""Bytes of UTF-8 that the name of a file or folder may have on nearly every file system."""
-
-TEMPORARY_BYTES = 8
-"""Of those, bytes that are kept for what the temporary name of a file has beyond its own."""
+"""Bytes of UTF-8 that nearly every file system allows in the name of a file or folder."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes of a file name that are not UTF-8, as Python holds them
 _RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f]')
-# Devices of Windows: nul.wav is one as well.
+# Devices of Windows, also with a suffix: nul.wav.
 _RESERVED_NAMES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
-_DIGEST = 8  # hexadecimal digits that stand for what is cut off a long name
-_LEAST = 16  # bytes that must be left for the track: a dozen letters and the digits
+_FIELD = re.compile(r"\{(track|stem|ext)\}")
+_DIGEST = 8  # hexadecimal digits in place of the end of a long name
+_MIN_TRACK_BYTES = 16  # a few letters and the digits
 
 
 def folded(name: str) -> str:
-    """Return the form in which two names are equal if some file system treats them as equal."""
+    """Return a form of a name that is equal for two names if some file system treats them as equal."""
     # Folding case can decompose characters again, so normalise before and after.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
@@ -41,15 +35,15 @@ def folded(name: str) -> str:
 def safe_name(name: str, limit: int = MAX_BYTES) -> str:
     r"""Return a name that every system can give to a file or folder.
 
-    Reserved characters become "_", bytes that are no text their hexadecimal digits behind "%"; composed and decomposed
-    letters are one name; leading dots, which hide files, and trailing dots and spaces go.
+    Reserved characters become "_", and bytes that are not text become "%" and their hexadecimal digits. Leading dots,
+    trailing dots and trailing spaces are removed. Letters are composed (NFC).
 
     Parameters
     ----------
-    name
+    name : str
         Any text.
-    limit
-        Bytes of UTF-8 that it may have; longer ones are cut and end in digits that depend on the whole.
+    limit : int
+        Number of bytes that the result may have. A longer name is cut and ends in digits that depend on all of it.
 
     Examples
     --------
@@ -67,16 +61,20 @@ def safe_name(name: str, limit: int = MAX_BYTES) -> str:
     if len(text.encode()) <= limit:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
-    short = text.encode()[: limit - _DIGEST - 1].decode(errors="ignore")
-    return f"{short}~{digest}"
+    return f"{text.encode()[: limit - _DIGEST - 1].decode(errors='ignore')}~{digest}"
+
+
+def is_file_name(name: object) -> bool:
+    """Return whether a name is printable text that, before a suffix, every system can give to a file."""
+    if not isinstance(name, str) or not name.isprintable() or name != name.strip():
+        return False
+    file = unicodedata.normalize("NFC", f"{name}.ext")
+    return safe_name(file, 204) == file
 
 
 def real_path(path: str | os.PathLike[str]) -> str:
-    """Return a path without links, as far as it can be followed; any text has one."""
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):  # too long, or with a zero byte: whoever opens it says so
-        return os.path.abspath(path)  # noqa: PTH100
+    """Return an absolute path without links, as far as it exists."""
+    return os.path.realpath(path)
 
 
 def validate_template(filename: str, audio_format: str) -> None:
@@ -85,77 +83,61 @@ def validate_template(filename: str, audio_format: str) -> None:
     Raises
     ------
     OptionError
-        If it has fields other than {track}, {stem} and {ext}, leads out of its folder, or has another suffix.
+        If it has other fields than {track}, {stem} and {ext}, leads out of the output folder, or has another suffix.
     """
-    if not _is_template(filename):
-        raise OptionError(f"filename is {filename!r}; expected a template of {{track}}, {{stem}} and {{ext}}")
+    if re.search("[{}]", _FIELD.sub("", filename)):
+        raise _error(filename, "a template with no other fields than {track}, {stem} and {ext}")
     path = Path(filename.format(track="track", stem="stem", ext=audio_format))
-    if path.anchor or ".." in path.parts:  # C:x has an anchor, too
-        raise OptionError(f"filename is {filename!r}, which leads out of the output folder")
+    if path.anchor or ".." in path.parts:
+        raise _error(filename, "a path inside the output folder")
     if path.suffix.lower() != f".{audio_format}":
-        raise OptionError(f"filename is {filename!r}; expected it to end in .{{ext}}")
+        raise _error(filename, "it to end in .{ext}")
 
 
 def stem_paths(
-    track: str, stems: Iterable[str], *, filename: str = FILENAME, audio_format: str = "wav"
+    track: str, stems: Iterable[str], *, filename: str, audio_format: str
 ) -> tuple[str, dict[str, PurePosixPath]]:
-    """Return the place of a track inside the output folder, the same for all stems, and the path of each by its name.
+    """Return the place of a track inside the output folder, the same for all stems, and the path of each stem.
 
     Parameters
     ----------
-    track
-        Name of the recording, made safe and, where a path would be too long for a file system, short.
+    track : str
+        Name of the recording. It is made safe, and shortened where a file system could not hold it.
+    stems : iterable of str
+        Names of the stems.
+    filename : str
+        Template of the paths; see `vocalsep.options.OutputOptions`.
+    audio_format : str
+        Suffix of the stems, without the dot.
 
     Raises
     ------
     OptionError
-        If the template cannot be used, or gives two stems one path.
+        If the template cannot be used, or gives two stems the same path.
 
     Examples
     --------
-    >>> stem_paths("Ave: Maria", ["alto"])
+    >>> stem_paths("Ave: Maria", ["alto"], filename="{track}/{stem}.{ext}", audio_format="wav")
     ('Ave_ Maria/.', {'alto': PurePosixPath('Ave_ Maria/alto.wav')})
     """
     validate_template(filename, audio_format)
     names = {stem: safe_name(stem) for stem in stems}
-    room = min(_room(filename.format(track="\0", stem=name, ext=audio_format)) for name in names.values())
-    if room < _LEAST:
-        raise OptionError(
-            f"filename is {filename!r}, which cannot be a file (File name too long); choose another --filename"
-        )
-    name = safe_name(track, room)
+    longest = max(names.values(), key=lambda name: len(name.encode()))
+    limit = MAX_BYTES
+    for part in filename.split("/"):
+        if "{track}" in part:
+            fixed = part.format(track="", stem=longest, ext=audio_format)
+            limit = min(limit, (MAX_BYTES - len(fixed.encode())) // part.count("{track}"))
+    if limit < _MIN_TRACK_BYTES:
+        raise _error(filename, "a shorter template")
+    name = safe_name(track, limit)
     paths = {
         stem: PurePosixPath(filename.format(track=name, stem=safe, ext=audio_format)) for stem, safe in names.items()
     }
     if len({folded(str(path)) for path in paths.values()}) < len(paths):
-        raise OptionError(f"filename is {filename!r}, the same for every stem; expected {{stem}} in it")
+        raise _error(filename, "{stem} in it, so that every stem has its own path")
     return filename.format(track=name, stem="", ext=""), paths
 
 
-def _room(path: str) -> int:
-    """Return the bytes left for a track, whose place a zero byte marks, in the components of a path."""
-    *folders, file = path.split("/")
-    components = [(folder, MAX_BYTES) for folder in folders] + [(file, MAX_BYTES - TEMPORARY_BYTES)]
-    room = MAX_BYTES
-    for component, limit in components:
-        places = component.count("\0")
-        left = limit - len(component.encode()) + places
-        room = min(room, left // places if places else MAX_BYTES if left >= 0 else 0)
-    return room
-
-
-def _is_template(filename: str) -> bool:
-    """Return whether a template has no fields but the plain {track}, {stem} and {ext}.
-
-    Attributes ({track.__class__}), items, conversions and widths are no business of a file name.
-    """
-    try:
-        parts = list(Formatter().parse(filename))
-        filename.encode()
-    except ValueError:
-        return False
-    known = all(
-        field is None or (field in ("track", "stem", "ext") and not width and not conversion)
-        for _, field, width, conversion in parts
-    )
-    return known and "\0" not in filename
+def _error(filename: str, expected: str) -> OptionError:
+    return OptionError(f"filename is {shown(filename)}; expected {expected}", parameter="filename")

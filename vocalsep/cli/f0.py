@@ -1,4 +1,4 @@
-"""`vocalsep f0`: the f0 tracks of a recording as CSV, as a picture and as notes."""
+"""`vocalsep f0`: the f0 tracks of a recording as CSV, as a picture, and as notes."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vocalsep.cli.base import Command
 from vocalsep.cli.options import (
     crepe_option,
     device_option,
-    existing_path,
-    given_tracks,
+    f0_tracks,
     guides_option,
-    model_option,
-    refine_option,
+    path_type,
     tracker_option,
     voices_option,
 )
 
 if TYPE_CHECKING:
+    from vocalsep.audio.downmix import Downmix
     from vocalsep.f0.tracks import F0Tracks
 
 
-@click.command()
-@click.argument("file", type=existing_path())
+@click.command(cls=Command)
+@click.argument("file", type=path_type())
 @click.option(
     "-o",
     "--out",
-    type=existing_path(),
-    help="CSV to write: time and a column for each voice. Default: NAME.csv in this folder.",
+    type=path_type(),
+    help="CSV to write: time and one column per voice. Default: NAME.csv in the current folder.",
 )
 @voices_option
 @guides_option
 @crepe_option
 @tracker_option
-@refine_option
-@model_option
 @device_option
 @click.option(
     "--per-voice",
@@ -44,8 +42,8 @@ if TYPE_CHECKING:
     help="Write a folder of two-column files (Sonic Visualiser, mir_eval) instead of one table.",
 )
 @click.option("--picture/--no-picture", default=True, show_default=True, help="Draw the tracks over the spectrogram.")
-@click.option("--midi", type=existing_path(), metavar="FILE", help="Write the notes of every voice as MIDI, too.")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist already.")
+@click.option("--midi", type=path_type(), metavar="FILE", help="Also write the notes of every voice as MIDI.")
+@click.option("--overwrite", is_flag=True, help="Replace existing files.")
 def f0(
     file: Path,
     out: Path | None,
@@ -53,8 +51,6 @@ def f0(
     guides: Path | None,
     crepe: str,
     tracker: str,
-    refine: int | None,
-    model: str,
     device: str,
     per_voice: bool,
     picture: bool,
@@ -63,53 +59,64 @@ def f0(
 ) -> None:
     """Track the f0 of every voice in FILE.
 
-    The CSV can be corrected and given back to `vocalsep separate --f0`. The picture lies beside it, as .png; it
+    You can correct the CSV and pass it to `vocalsep separate --f0`. The picture is written beside the CSV as .png; it
     needs the extra vocalsep[plot]. The notes of --midi are rounded to semitones of the choir's own tuning.
     """
     from vocalsep.audio import AudioReader
-    from vocalsep.audio.downmix import Mixdown
+    from vocalsep.audio.downmix import Downmix
     from vocalsep.errors import MissingExtraError
-    from vocalsep.f0.plot import save_picture
-    from vocalsep.separation.separator import Separator
-    from vocalsep.timebase import MODEL_SAMPLE_RATE
+    from vocalsep.f0.grid import on_grid
+    from vocalsep.f0.plot import save_plot
 
-    target = out or Path(file.stem if per_voice else f"{file.stem}.csv")
-    image = target.parent / f"{target.name if per_voice else target.stem}.png" if picture else None
-    _check_targets(file, [path for path in (target, image) if path is not None], midi, overwrite)
-    given = given_tracks(None, guides, voices, crepe, device)
-    separator = Separator(model, device, tracker=tracker)
-    with AudioReader(file) as reader, Mixdown.of_recording(reader) as mixdown:
-        tracks = separator.track(mixdown, given, voices=voices, refine=refine)
-        _write(tracks, target, per_voice, midi)
-        if image is not None:
+    table = out or Path(file.stem if per_voice else f"{file.stem}.csv")
+    image = table.parent / f"{table.name if per_voice else table.stem}.png"
+    _check_outputs(file, [table, *([image] if picture else [])], midi, overwrite)
+    tracks = f0_tracks(None, guides, voices, crepe, device)
+    with AudioReader(file) as reader, Downmix.of_recording(reader) as downmix:
+        tracks = on_grid(tracks, None, downmix.n_frames) if tracks else _track(downmix, voices, tracker, device)
+        _write(tracks, table, per_voice, midi)
+        if picture:
             try:
-                save_picture(image, mixdown, MODEL_SAMPLE_RATE, tracks)
+                save_plot(image, downmix, tracks)
                 click.echo(image)
             except MissingExtraError as error:
                 click.echo(f"No picture: {error}", err=True)
 
 
-def _write(tracks: F0Tracks, target: Path, per_voice: bool, midi: Path | None) -> None:
+def _track(downmix: Downmix, voices: str | None, tracker: str, device: str) -> F0Tracks:
+    from vocalsep.device import resolve_device
+    from vocalsep.f0 import polyphonic
+    from vocalsep.f0.network import Tracker
+    from vocalsep.options import SeparationOptions
+    from vocalsep.weights import load_network
+
+    parts = SeparationOptions(voices).parts
+    return polyphonic.track(downmix, parts, load_network(tracker, Tracker, resolve_device(device)))
+
+
+def _write(tracks: F0Tracks, table: Path, per_voice: bool, midi: Path | None) -> None:
     if per_voice:
-        for path in tracks.to_csv_per_voice(target):
+        for path in tracks.to_csv_per_voice(table):
             click.echo(path)
     else:
-        tracks.to_csv(target)
-        click.echo(target)
+        tracks.to_csv(table)
+        click.echo(table)
     if midi is not None:
         tracks.to_midi(midi)
         click.echo(midi)
 
 
-def _check_targets(file: Path, targets: list[Path], midi: Path | None, overwrite: bool) -> None:
-    from vocalsep.errors import OptionError
+def _check_outputs(file: Path, outputs: list[Path], midi: Path | None, overwrite: bool) -> None:
+    from vocalsep.errors import OptionError, OutputError
 
     if midi is not None and midi.suffix.lower() not in (".mid", ".midi"):
-        raise OptionError(f"--midi: {midi} is no name of a MIDI file; expected one such as {file.stem}.mid")
+        raise OptionError(
+            f"{midi} is not the name of a MIDI file; expected one such as {file.stem}.mid", parameter="midi"
+        )
     taken = {file.resolve()}
-    for path in [*targets, midi] if midi is not None else targets:
+    for path in [*outputs, *([] if midi is None else [midi])]:
         if path.resolve() in taken:
-            raise OptionError(f"{path} is the recording or another output; expected a file of its own for each")
+            raise OutputError(f"{path} is the recording or another output; expected a different file for each")
         taken.add(path.resolve())
         if path.exists() and not overwrite:
-            raise OptionError(f"{path} exists; use --overwrite to replace it or name another file")
+            raise OutputError(f"{path} exists; choose another file, or replace it", parameter="overwrite")

@@ -1,1 +1,5 @@
-"""F0 tracking: CREPE for one voice, harmonic summation for a mixture, and the Viterbi decoder of both."""
+"""F0 of voices: tracks and their files (CSV, MIDI, pictures), and the networks that track f0.
+
+`tracks` holds the values; `csv`, `midi`, `notes` and `plot` are their forms outside. `crepe` and `monophonic` track one
+voice, `network` and `polyphonic` every voice of a mixture, and both decode their paths with `viterbi`.
+"""

@@ -1,20 +1,22 @@
 """The notes that voices sing, found in their f0: behind `F0Tracks.to_midi`.
 
-The f0 of a phrase is approximated by a curve that is constant over each note. With pitch p_t in semitones, its running
-median over a cycle of vibrato, which keeps steps but not vibrato, and notes at q_t on a grid of thirds of a semitone,
-the curve minimises
+Each phrase of a voice is approximated by a curve that is constant over each note. Let p_t be the pitch in semitones,
+smoothed by a running median over one cycle of vibrato, which keeps steps but not vibrato. The curve q_t lies on a grid
+of thirds of a semitone and minimises
 
-    sum_t [min((p_t - q_t)^2, 1) + |p_t - q_t| / 100] + CHANGE_COST * (number of changes of q),
+    sum_t [min((p_t - q_t)^2, 1) + |p_t - q_t| / 100] + _CHANGE_COST * (number of changes of q),
 
-with every note at least SHORTEST long,
+with every note at least SHORTEST long. The bounded distance treats glides as noise and not as notes; the second term
+puts the change into the middle of a glide. Dynamic programming finds the exact minimum.
 
-exactly, by dynamic programming: the Potts functional (M. Storath, A. Weinmann, "Fast partitioning of vector-valued
-images", SIAM J. Imaging Sciences 2014) with a bounded distance, so that glides count as noise and not as notes (the
-second term puts the change into the middle of them). The grid of states is that of the note HMM of M. Mauch et al.,
-"Computer-aided melody note transcription using the Tony software", TENOR 2015, which has probabilities of attacks too.
+Choirs keep the pitch they started on rather than 440 Hz. The tuning of an ensemble is the circular mean of the
+distances of its notes from the semitones, and notes are rounded to the semitones of that tuning.
 
-Choirs keep the pitch they started on, not 440 Hz: the tuning of an ensemble is the circular mean of how far its notes
-lie off the semitones, and notes are rounded to the semitones of that tuning.
+References
+----------
+The functional is the Potts functional of M. Storath, A. Weinmann, "Fast partitioning of vector-valued images", SIAM J.
+Imaging Sciences 2014. The grid of states is that of the note HMM of M. Mauch et al., "Computer-aided melody note
+transcription using the Tony software", TENOR 2015, which also has probabilities of attacks.
 """
 
 from __future__ import annotations
@@ -24,83 +26,56 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-A4 = 440.0
-"""Hz, MIDI note 69."""
+from vocalsep.dsp.units import hz_to_midi
+
 SHORTEST = 0.1
-"""Seconds: less is taken for a glide, a consonant or a mistake. A semiquaver at 150 beats a minute."""
+"""Length of the shortest note in seconds: a semiquaver at 150 beats a minute. Glides and consonants are shorter."""
 LONGEST_GAP = 0.08
-"""Seconds without f0 that do not end a note: drop-outs of the tracker, soft consonants."""
+"""Longest time without f0 inside a note in seconds: tracker drop-outs and soft consonants."""
 _VIBRATO = 0.2  # seconds: a cycle at 5 Hz. At 4 and 7 Hz the running median leaves a third of the vibrato
-# Semitones squared times seconds. A note between two others in a scale pays it once, by lasting 0.1 s, a turn that goes
+# Semitones squared times seconds. A note between two others in a scale pays it once, by lasting 0.1 s; a turn that goes
 # back pays it twice. With less, a crest of wide vibrato beside a step becomes a note of its own.
 _CHANGE_COST = 0.096
 _STEPS = 3  # of the grid in a semitone
-_SAME = 0.5  # semitones: notes that follow each other by less are one, out of tune
-_MIN_PITCH = 0.0  # 8.2 Hz: MIDI has no lower note
-_TUNING_PRIOR = 0.5  # seconds of notes at 440 Hz, which few or scattered notes do not outweigh
+_SAME = 0.5  # semitones: notes closer than this that follow each other are one note, sung out of tune
+_TUNING_PRIOR = 0.5  # seconds of notes at 440 Hz, which a few scattered notes do not outweigh
 _BATCH_CELLS = 1 << 25  # frames * states decoded at once: 4 MB of decisions, and arrays that fit the cache
+_BATCH_PHRASES = 64
 
 
 class Note(NamedTuple):
-    """A note of one voice."""
+    """A note of one voice: start and end in seconds, and pitch as a MIDI note number with its fraction."""
 
     start: float
-    """Seconds."""
     end: float
-    """Seconds."""
     pitch: float
-    """In semitones as MIDI numbers them: 69 is A4."""
-
-
-def to_hz(pitch: float) -> float:
-    """Return f0 in Hz of a pitch in semitones.
-
-    Examples
-    --------
-    >>> to_hz(57)
-    220.0
-    """
-    return float(A4 * 2 ** ((pitch - 69) / 12))
-
-
-def to_pitch(f0: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return pitch in semitones of f0 in Hz, NaN where it is unvoiced or lower than MIDI's lowest note.
-
-    Examples
-    --------
-    >>> to_pitch(np.array([0.0, 220.0]))
-    array([nan, 57.])
-    """
-    lowest = to_hz(_MIN_PITCH)
-    f0 = np.asarray(f0, dtype=np.float64)
-    return np.where(f0 >= lowest, 69 + 12 * np.log2(np.maximum(f0, lowest) / A4), np.nan)
 
 
 def find_notes(f0: NDArray[np.floating], hop: float) -> list[list[Note]]:
-    """Return the notes of each voice, in order, with the median of f0 as their pitch.
+    """Return the notes of each voice in order, each with the median of its f0 as pitch.
 
     Parameters
     ----------
-    f0
-        Hz, shape (voices, frames), 0 = unvoiced.
-    hop
+    f0 : ndarray, shape (voices, frames)
+        F0 in Hz, 0 = unvoiced.
+    hop : float
         Seconds between frames. A frame lasts from half a hop before its centre to half a hop after it.
     """
-    pitch = to_pitch(f0)
+    pitch = hz_to_midi(f0)
+    pitch[~(pitch >= 0)] = np.nan  # MIDI has no note below 8.2 Hz
     longest_gap = int(LONGEST_GAP / hop + 1e-6)
     phrases = [(row, *span) for row in range(len(pitch)) for span in _phrases(pitch[row], longest_gap)]
-    phrases.sort(key=lambda phrase: phrase[2] - phrase[1])
     notes: list[list[Note]] = [[] for _ in pitch]
-    for batch in _batches(phrases):
-        rows = _stacked([_steady(pitch[row, start:end], hop) for row, start, end in batch])
-        for (row, first, last), spans in zip(batch, _decode(rows, hop), strict=True):
+    for batch in _batches(sorted(phrases, key=lambda phrase: phrase[2] - phrase[1])):
+        curves = _stacked([_without_vibrato(pitch[row, start:end], hop) for row, start, end in batch])
+        for (row, first, last), spans in zip(batch, _decode(curves, hop), strict=True):
             for start, end in spans:
                 notes[row] += _trimmed(pitch[row], first + start, min(first + end, last), hop)
-    return [_joined(pitch[row], sorted(heard), hop) for row, heard in enumerate(notes)]
+    return [_joined(pitch[row], sorted(found), hop) for row, found in enumerate(notes)]
 
 
 def tuning(notes: list[list[Note]]) -> float:
-    """Return how far an ensemble's semitones lie above those of A4 = 440 Hz, in semitones, in [-0.5, 0.5].
+    """Return the distance of an ensemble's semitones from those of A4 = 440 Hz, in semitones, in [-0.5, 0.5].
 
     Examples
     --------
@@ -108,22 +83,20 @@ def tuning(notes: list[list[Note]]) -> float:
     >>> round(tuning([scale]), 2)
     0.2
     """
-    heard = [note for voice in notes for note in voice]
-    turns = np.array([note.pitch for note in heard])
-    lengths = np.array([note.end - note.start for note in heard])
-    return float(np.angle(_TUNING_PRIOR + (lengths * np.exp(2j * np.pi * turns)).sum()) / (2 * np.pi))
+    turns = sum((n.end - n.start) * np.exp(2j * np.pi * n.pitch) for voice in notes for n in voice)
+    return float(np.angle(_TUNING_PRIOR + turns) / (2 * np.pi))
 
 
-def rounded(notes: list[Note], offset: float, highest: int) -> list[Note]:
-    """Return notes at whole semitones of a tuning; equal ones that follow without a rest become one.
+def round_notes(notes: list[Note], offset: float, highest: int) -> list[Note]:
+    """Return the notes of a voice at whole semitones of a tuning; equal notes without a rest between them become one.
 
     Parameters
     ----------
-    notes
-        Of one voice, in order.
-    offset
-        See `tuning`.
-    highest
+    notes : list of Note
+        Notes of one voice, in order.
+    offset : float
+        Tuning in semitones; see `tuning`.
+    highest : int
         Largest number of a note.
     """
     found: list[Note] = []
@@ -137,7 +110,7 @@ def rounded(notes: list[Note], offset: float, highest: int) -> list[Note]:
 
 
 def _phrases(pitch: NDArray[np.float64], longest_gap: int) -> list[tuple[int, int]]:
-    """Return (start, end) of the stretches of frames without a longer gap, as in slices."""
+    """Return the first frame and the frame after the last of each phrase: frames without a longer gap."""
     voiced = np.flatnonzero(np.isfinite(pitch))
     if not len(voiced):
         return []
@@ -152,37 +125,41 @@ def _batches(phrases: list[tuple[int, int, int]]) -> list[list[tuple[int, int, i
     cells = _BATCH_CELLS // (_STEPS * 24)  # phrases span two octaves at most, except with octave errors
     for phrase in phrases:
         length = phrase[2] - phrase[1]
-        if batches and (len(batches[-1]) + 1) * length <= cells and len(batches[-1]) < 64:
+        if batches and (len(batches[-1]) + 1) * length <= cells and len(batches[-1]) < _BATCH_PHRASES:
             batches[-1].append(phrase)
         else:
             batches.append([phrase])
     return batches
 
 
-def _steady(pitch: NDArray[np.float64], hop: float) -> NDArray[np.float64]:
+def _without_vibrato(pitch: NDArray[np.float64], hop: float) -> NDArray[np.float64]:
     """Return the running median of a phrase over a cycle of vibrato, with its gaps bridged."""
     frames = np.arange(len(pitch))
     voiced = np.isfinite(pitch)
     bridged = np.interp(frames, frames[voiced], pitch[voiced])
     half = round(0.5 * _VIBRATO / hop)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(bridged, half, mode="symmetric"), 2 * half + 1)
-    steady: NDArray[np.float64] = np.median(windows, axis=1)
-    return steady
+    median: NDArray[np.float64] = np.median(windows, axis=1)
+    return median
 
 
-def _stacked(phrases: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    stacked = np.full((len(phrases), max(map(len, phrases))), np.nan)
-    for row, phrase in zip(stacked, phrases, strict=True):
-        row[: len(phrase)] = phrase
+def _stacked(curves: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return curves as rows of one array, with NaN after their ends."""
+    stacked = np.full((len(curves), max(map(len, curves))), np.nan)
+    for row, curve in zip(stacked, curves, strict=True):
+        row[: len(curve)] = curve
     return stacked
 
 
 def _decode(pitch: NDArray[np.float64], hop: float) -> list[list[tuple[int, int]]]:
     """Return the notes of each phrase, shape (phrases, frames) with NaN after its end, as slices of frames.
 
-    With C[t, q] the cost of q in frames 0 ... t, and W[t] the least cost of all frames up to t, a state's least cost is
-    C[t, q] + U[t, q], U[t, q] = min(U[t - 1, q], W[t - d] + change - C[t - d, q]), d the shortest note: to stay costs
-    nothing but the frame, and who enters q stays for d frames at once.
+    Let C[t, q] be the cost of the state q in frames 0 ... t, W[t] the least cost of all frames up to t, and d the
+    shortest note in frames. The least cost of ending frame t in state q is C[t, q] + U[t, q] with
+
+        U[t, q] = min(U[t - 1, q], W[t - d] + change - C[t - d, q]):
+
+    staying costs only the frame, and entering a state means staying for d frames at once.
     """
     shortest = max(1, round(SHORTEST / hop))
     pitch = np.pad(pitch, ((0, 0), (0, max(0, shortest - pitch.shape[1]))), constant_values=np.nan)
@@ -211,6 +188,7 @@ def _decode(pitch: NDArray[np.float64], hop: float) -> list[list[tuple[int, int]
 
 
 def _traced(chosen: NDArray[np.int32], entered: NDArray[np.uint8], shortest: int) -> list[tuple[int, int]]:
+    """Follow the decisions of one phrase back from its last frame."""
     spans = []
     end = frame = len(chosen) - 1
     while frame >= 0:
@@ -225,26 +203,24 @@ def _traced(chosen: NDArray[np.int32], entered: NDArray[np.uint8], shortest: int
 
 
 def _trimmed(pitch: NDArray[np.float64], start: int, end: int, hop: float) -> list[Note]:
-    """Return the note of some frames without the unvoiced ones at its ends, none if it is too short."""
-    sung = start + np.flatnonzero(np.isfinite(pitch[start:end]))
-    if not len(sung) or (sung[-1] + 1 - sung[0]) * hop < SHORTEST - 0.5 * hop:
+    """Return the note of some frames without the unvoiced ones at its ends, or none if it is too short."""
+    voiced = start + np.flatnonzero(np.isfinite(pitch[start:end]))
+    if not len(voiced) or (voiced[-1] + 1 - voiced[0]) * hop < SHORTEST - 0.5 * hop:
         return []
-    return [_note(pitch, int(sung[0]), int(sung[-1]) + 1, hop)]
+    return [_note(pitch, int(voiced[0]), int(voiced[-1]) + 1, hop)]
 
 
 def _note(pitch: NDArray[np.float64], start: int, end: int, hop: float) -> Note:
-    heard = pitch[start:end]
-    return Note((start - 0.5) * hop, (end - 0.5) * hop, float(np.median(heard[np.isfinite(heard)])))
+    return Note((start - 0.5) * hop, (end - 0.5) * hop, float(np.nanmedian(pitch[start:end])))
 
 
 def _joined(pitch: NDArray[np.float64], notes: list[Note], hop: float) -> list[Note]:
-    """Return notes of one voice, those that wander off their pitch in one piece."""
+    """Return the notes of one voice, with notes of nearly the same pitch that follow each other as one."""
     found: list[Note] = []
     for note in notes:
-        # Compared with a little slack: gaps and hops are seconds in floating point.
+        # The slack allows for gaps and hops being seconds in floating point.
         if found and abs(found[-1].pitch - note.pitch) < _SAME and note.start - found[-1].end <= LONGEST_GAP + 1e-6:
-            start, end = round(found[-1].start / hop + 0.5), round(note.end / hop + 0.5)
-            found[-1] = _note(pitch, start, end, hop)
+            found[-1] = _note(pitch, round(found[-1].start / hop + 0.5), round(note.end / hop + 0.5), hop)
         else:
             found.append(note)
     return found
