@@ -1,14 +1,16 @@
 """Read, write, resample and validate audio: the only package that touches audio files.
 
-Waveforms are float32 arrays of shape (channels, samples) with full scale at +-1. Files are read and written
-with libsndfile (soundfile) and, where that does not know them, read with FFmpeg's libraries (PyAV, the extra
-`vocalsep[av]`). `AudioReader` and `AudioWriter` go block by block, `read` and `write` take a file whole. A file is
-written beside its target and then renamed, so that a stem under its final name is always complete.
+Waveforms are float32 arrays of shape (channels, samples) with full scale at +-1. soundfile (libsndfile) reads wav,
+flac, ogg and aiff and writes wav, flac and ogg; PyAV (FFmpeg) reads everything else and writes mp3 and m4a.
+`AudioReader` and `AudioWriter` go block by block; `read` and `write` take a file whole.
 """
 
-from vocalsep.audio.formats import FORMATS, validate_format
-from vocalsep.audio.reader import AudioReader, read
-from vocalsep.audio.resample import Resampler, resample, to_model_rate
+from vocalsep.audio.downmix import Downmix, to_model_rate
+from vocalsep.audio.formats import AUDIO_SUFFIXES
+from vocalsep.audio.io import read, write
+from vocalsep.audio.recording import ArrayRecording, Recording
+from vocalsep.audio.resample import Resampler, resample
+from vocalsep.audio.stream import AudioReader, AudioWriter
 from vocalsep.audio.waveform import (
     MAX_CHANNELS,
     MAX_PEAK,
@@ -19,25 +21,26 @@ from vocalsep.audio.waveform import (
     validate_sample_rate,
     validate_waveform,
 )
-from vocalsep.audio.writer import AudioWriter, write
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 __all__ = [
-    "FORMATS",
+    "AUDIO_SUFFIXES",
     "MAX_CHANNELS",
     "MAX_PEAK",
     "MAX_SAMPLE_RATE",
     "MIN_SAMPLE_RATE",
     "MODEL_SAMPLE_RATE",
+    "ArrayRecording",
     "Audio",
     "AudioReader",
     "AudioWriter",
+    "Downmix",
     "Float32",
+    "Recording",
     "Resampler",
     "read",
     "resample",
     "to_model_rate",
-    "validate_format",
     "validate_sample_rate",
     "validate_waveform",
     "write",

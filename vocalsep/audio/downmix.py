@@ -1,103 +1,106 @@
-"""What the networks hear of a recording: one channel at 16 kHz, kept on disk where it is long.
+"""Downmixes: recordings as the networks take them, with one channel at 16 kHz.
 
-The recording is gone through once to make it. After that any stretch can be read, in any order, and memory does not
-grow with its length.
+A recording is read once to make its downmix. After that any part can be read in any order, and memory does not grow
+with the length: a long downmix is kept in a temporary file.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import IO
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
 
-from vocalsep.audio import Float32, Resampler
-from vocalsep.audio.recording import Recording
-from vocalsep.audio.resample import CANCELLED
-from vocalsep.errors import AudioError, reason
+from vocalsep.audio.recording import ArrayRecording, Recording
+from vocalsep.audio.resample import Resampler
+from vocalsep.audio.waveform import Float32, validate_waveform
+from vocalsep.errors import OutputError, reason
 from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 
 LEVEL = 0.5
-"""Full scale that recordings are brought to before parameters are estimated, as in training."""
-_IN_MEMORY = 64 << 20  # bytes (17 minutes); what is longer goes to a temporary file
+"""Peak that recordings are brought to before parameters are estimated, as in training."""
+
+_CANCELLED = 0.01  # share of the channels' mean power; a mean of the channels with less is cancellation
+_IN_MEMORY = 64 << 20  # bytes (17 minutes)
 _BLOCK_SECONDS = 10  # of a recording that are mixed at once
-_READ = 1 << 20  # samples at a time where all of a mixdown is gone through
+_READ = 1 << 20  # samples at a time
 _ITEM = 4  # bytes of a sample
 
 
-class Mixdown:
-    """A recording mixed down to one channel at `MODEL_SAMPLE_RATE`, to be read anywhere.
+class Downmix:
+    """A recording with one channel at `MODEL_SAMPLE_RATE`, any part of which can be read.
 
-    Use `of_array` or `of_recording` to make one. It is a context manager, and removes its temporary file at the end.
+    Use `of_array` or `of_recording` to make one. Close it, or use it as a context manager, to remove its temporary
+    file.
 
     Parameters
     ----------
-    blocks
-        The samples, block by block.
+    blocks : iterable of ndarray, shape (n,)
+        All samples at `MODEL_SAMPLE_RATE`.
+
+    Attributes
+    ----------
+    samples : int
+        Number of samples.
+    peak : float
+        Largest absolute value.
+    source_samples : int
+        Number of samples of the recording at its own rate.
+
+    Raises
+    ------
+    OutputError
+        If there is no room for the temporary file.
     """
 
-    def __init__(self, blocks: Iterator[Float32]) -> None:
-        self._array = np.zeros(0, dtype=np.float32)  # all samples, or none where they are in the file
-        self._file: IO[bytes] | None = None
-        self.samples = 0
-        """Number of samples at 16 kHz."""
-        self.peak = 0.0
-        """Largest absolute value."""
-        self.source_samples = 0
-        """Number of samples, at its own rate, of the recording that it was made of."""
+    def __init__(self, blocks: Iterable[Float32]) -> None:
+        self.samples, self.peak = 0, 0.0
+        # It outlives this function; `close` ends it.
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         try:
-            self._take(blocks)
+            for block in blocks:
+                self._append(block)
         except BaseException:
             self.close()
             raise
+        self.source_samples = self.samples
 
-    def _take(self, blocks: Iterator[Float32]) -> None:
-        held: list[Float32] = []
-        for block in blocks:
-            held.append(block)
-            self.samples += len(block)
-            self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
-            if self._file is None and self.samples * _ITEM > _IN_MEMORY:
-                with _room():
-                    self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it outlives this function: `close` ends it)
-            if self._file is not None:
-                with _room():
-                    self._file.writelines(np.ascontiguousarray(part).tobytes() for part in held)
-                held = []
-        if self._file is not None:
-            with _room():
-                self._file.flush()
-        elif held:
-            self._array = held[0] if len(held) == 1 else np.concatenate(held)
+    def _append(self, block: Float32) -> None:
+        self.samples += len(block)
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        try:
+            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"there is no room for temporary files ({reason(error)}); expected "
+                f"{_ITEM * MODEL_SAMPLE_RATE // 1000} kB a second of audio: set TMPDIR to another folder"
+            ) from error
 
     @classmethod
-    def of_array(cls, mono: Float32) -> Mixdown:
-        """Return the mixdown that a waveform of shape (samples,) at 16 kHz is."""
-        mixdown = cls(iter(()))
-        mixdown._array = mono
-        mixdown.samples = mixdown.source_samples = len(mono)
-        mixdown.peak = float(np.abs(mono).max(initial=0.0))
-        return mixdown
+    def of_array(cls, mono: Float32) -> Downmix:
+        """Return the downmix that a waveform of shape (samples,) at `MODEL_SAMPLE_RATE` is."""
+        return cls([mono])
 
     @classmethod
-    def of_recording(cls, recording: Recording, progress: Callable[[float], None] = lambda _: None) -> Mixdown:
-        """Mix a recording down; where channels cancel each other the loudest is taken, as in `audio.to_model_rate`.
+    def of_recording(cls, recording: Recording, progress: Callable[[float], None] = lambda _: None) -> Downmix:
+        """Mix a recording down to the mean of its channels, or to the loudest channel if they cancel each other.
 
         Parameters
         ----------
-        recording
+        recording : Recording
             At any rate, with any number of channels.
-        progress
-            Called with the fraction that is done.
+        progress : callable
+            Takes the fraction that is done.
 
         Raises
         ------
         AudioError
-            If it cannot be read, or there is no room for a temporary file.
+            If the recording cannot be read.
+        OutputError
+            If there is no room for a temporary file.
         """
         powers = np.zeros(recording.channels + 1)  # of the mean, and of each channel
         done = 0
@@ -107,24 +110,26 @@ class Mixdown:
             done = 0
             resampler = Resampler(recording.sample_rate, MODEL_SAMPLE_RATE)
             for block in recording.blocks(_BLOCK_SECONDS * recording.sample_rate):
-                mono = block.mean(axis=0, dtype=np.float64) if channel is None else block[channel]
                 if channel is None:
+                    mono = block.mean(axis=0, dtype=np.float64)
                     powers[0] += np.square(mono).sum()
                     powers[1:] += np.square(block, dtype=np.float64).sum(axis=1)
+                else:
+                    mono = block[channel]
                 yield resampler.push(mono.astype(np.float32)[None])[0]
                 done += block.shape[1]
                 if recording.samples:
                     progress(min(1.0, done / recording.samples))
             yield resampler.finish()[0]
 
-        mixdown = cls(mixed(None))
-        if powers[0] < CANCELLED * powers[1:].mean():
-            mixdown.close()
-            mixdown = cls(mixed(int(powers[1:].argmax())))
-        mixdown.source_samples = done
-        return mixdown
+        downmix = cls(mixed(None))
+        if powers[0] < _CANCELLED * powers[1:].mean():
+            downmix.close()
+            downmix = cls(mixed(int(powers[1:].argmax())))
+        downmix.source_samples = done
+        return downmix
 
-    def __enter__(self) -> Mixdown:
+    def __enter__(self) -> Downmix:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,62 +137,50 @@ class Mixdown:
 
     def close(self) -> None:
         """Remove the temporary file."""
-        if self._file is not None:
-            with suppress(OSError):  # what found no room is flushed once more
-                self._file.close()
+        with suppress(OSError):  # a file that found no room is flushed once more
+            self._file.close()
 
     @property
     def gain(self) -> float:
-        """Factor that brings it to the peak at which parameters are estimated."""
-        return _level_gain(self.peak)
+        """Factor that brings the peak to `LEVEL`; 1 for silence."""
+        return LEVEL / self.peak if self.peak > np.finfo(np.float32).tiny else 1.0
 
     @property
     def n_frames(self) -> int:
-        """Number of frames of the 16-ms grid."""
+        """Number of frames."""
         return 1 + self.samples // HOP_LENGTH
 
     def read(self, first: int, last: int) -> Float32:
-        """Return samples first ... last - 1, shape (last - first,); outside the recording lies silence."""
+        """Return samples first ... last - 1, shape (last - first,), with silence outside the recording."""
         low, high = min(max(first, 0), self.samples), min(max(last, 0), self.samples)
-        if self._file is None:
-            inside = self._array[low:high]
-        else:
-            self._file.seek(low * _ITEM)
-            inside = np.frombuffer(self._file.read((high - low) * _ITEM), dtype=np.float32)
+        self._file.seek(low * _ITEM)
         waveform = np.zeros(last - first, dtype=np.float32)
-        waveform[low - first : low - first + len(inside)] = inside
+        waveform[low - first : high - first] = np.frombuffer(self._file.read((high - low) * _ITEM), np.float32)
         return waveform
 
     def blocks(self, size: int = _READ) -> Iterator[Float32]:
-        """Yield all samples, `size` at a time."""
+        """Yield all samples in blocks of shape (size,); the last block may be shorter."""
         for start in range(0, self.samples, size):
             yield self.read(start, min(start + size, self.samples))
 
 
-@contextmanager
-def _room() -> Iterator[None]:
-    """Say in a sentence that there is no room for temporary files."""
-    try:
-        yield
-    except OSError as error:
-        # Not `from error`: the disk of the stems may well have room, also for other recordings.
-        raise AudioError(
-            f"there is no room for temporary files ({reason(error)}); expected "
-            f"{_ITEM * MODEL_SAMPLE_RATE // 1000} kB a second of audio: set TMPDIR to another folder"
-        ) from None
+def to_model_rate(audio: ArrayLike, sample_rate: int) -> Float32:
+    """Mix a waveform down to one channel at `MODEL_SAMPLE_RATE`.
 
+    Parameters
+    ----------
+    audio : array_like, shape (samples,) or (channels, samples)
+        At `sample_rate` Hz.
 
-def mixdown_of(audio: Mixdown | Float32) -> Mixdown:
-    """Return a mixdown as it is, and that of a waveform of shape (samples,) at 16 kHz."""
-    return audio if isinstance(audio, Mixdown) else Mixdown.of_array(audio)
+    Returns
+    -------
+    ndarray, shape (samples at 16 kHz,)
+        The mean of the channels, or the loudest channel if they cancel each other.
 
-
-def _level_gain(peak: float) -> float:
-    """Return the factor that brings a recording of this peak to the one at which parameters are estimated."""
-    audible = peak > np.finfo(np.float32).tiny  # what is fainter cannot be brought to any peak
-    return LEVEL / peak if audible else 1.0
-
-
-def levelled(mono: Float32) -> Tensor:
-    """Return a recording, shape (samples,), brought to the peak of 0.5 at which parameters are estimated."""
-    return torch.from_numpy(mono) * _level_gain(float(np.abs(mono).max()))
+    Raises
+    ------
+    AudioError
+        If the waveform or the rate is not valid.
+    """
+    with Downmix.of_recording(ArrayRecording(validate_waveform(audio), sample_rate)) as downmix:
+        return downmix.read(0, downmix.samples)

@@ -1,96 +1,72 @@
-"""What audio files can hold: the formats that are written, their bit depths, rates and channels."""
+"""Formats: how they are encoded, and the rates and channels that they hold.
+
+`vocalsep.options.FORMATS` has the names of the formats that are written, and their bit depths.
+"""
 
 from __future__ import annotations
 
+from vocalsep.audio.waveform import MAX_CHANNELS, MAX_SAMPLE_RATE
 from vocalsep.errors import OptionError
 
-# libsndfile's names of what we write: format -> bit depth -> subtype.
-_SUBTYPES: dict[str, dict[str, str]] = {
-    "wav": {"16": "PCM_16", "24": "PCM_24", "float32": "FLOAT"},
-    "flac": {"16": "PCM_16", "24": "PCM_24"},
-    "ogg": {"16": "VORBIS"},
-    "mp3": {"16": "MPEG_LAYER_III"},
-}
-FORMATS = tuple(_SUBTYPES)
-CLIP_MODES = ("rescale", "clamp", "none")
-"""What may become of stems beyond full scale; see `stem_files.Settings`."""
-_MP3_SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_FLAC_MAX_RATE = 655350  # Hz; more has no place in the header
-_OGG_MAX_RATE = 200000  # Hz; libvorbis has no mode for more
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aac", ".wma", ".mov"),
+    *(".webm", ".mkv", ".mka", ".m4b", ".m4v", ".3gp", ".avi", ".wmv", ".asf", ".mpg", ".mpeg", ".ac3", ".wv"),
+    *(".ape", ".tta", ".w64", ".rf64", ".caf", ".au"),
+)
+"""Suffixes by which audio files are found in folders. Files that are named are read whatever their suffix is."""
 
-# libsndfile's subtypes whose samples have more than 16 bits; all others, the lossy ones too, are served by 16.
-_DEPTHS = {
-    "PCM_24": "24",
-    "DWVW_24": "24",
-    "ALAC_20": "24",
-    "ALAC_24": "24",
-    "PCM_32": "float32",
-    "ALAC_32": "float32",
-    "FLOAT": "float32",
-    "DOUBLE": "float32",
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+# Format -> most channels, sample rates in Hz.
+_CAPACITIES: dict[str, tuple[int, range | tuple[int, ...]]] = {
+    "wav": (MAX_CHANNELS, range(MAX_SAMPLE_RATE + 1)),
+    "flac": (8, range(655351)),  # the header has no place for more
+    "ogg": (MAX_CHANNELS, range(200001)),  # libvorbis has no mode for more
+    "mp3": (2, _MP3_RATES),
+    "m4a": (2, (*_MP3_RATES, 64000, 88200, 96000)),
 }
 
-
-def validate_format(audio_format: str, bit_depth: str) -> str:
-    """Return libsndfile's subtype for a format ("wav") and a bit depth ("16", "24", "float32").
-
-    Raises
-    ------
-    OptionError
-        If the format is unknown or cannot hold that depth.
-    """
-    if audio_format not in _SUBTYPES:
-        raise OptionError(f"format is {audio_format!r}; expected one of {', '.join(FORMATS)}")
-    subtypes = _SUBTYPES[audio_format]
-    if bit_depth not in subtypes:
-        raise OptionError(f"{audio_format} has no bit depth {bit_depth!r}; expected one of {', '.join(subtypes)}")
-    return subtypes[bit_depth]
-
-
-def validate_capacity(audio_format: str, channels: int, sample_rate: int) -> None:
-    """Check that a format can hold so many channels at so many Hz.
-
-    Raises
-    ------
-    OptionError
-        If it cannot.
-    """
-    if audio_format == "mp3" and (sample_rate not in _MP3_SAMPLE_RATES or channels > 2):
-        raise OptionError(
-            f"mp3 cannot hold {channels} channels at {sample_rate} Hz; expected 1 or 2 channels at one of "
-            f"{', '.join(map(str, _MP3_SAMPLE_RATES))} Hz: choose wav or flac"
-        )
-    if audio_format == "flac" and channels > 8:
-        raise OptionError(f"flac cannot hold {channels} channels; expected at most 8: choose wav")
-    limit = {"flac": _FLAC_MAX_RATE, "ogg": _OGG_MAX_RATE}.get(audio_format)
-    if limit is not None and sample_rate > limit:
-        raise OptionError(f"{audio_format} cannot hold {sample_rate} Hz; expected at most {limit} Hz: choose wav")
-
-
-def depth_of(subtype: str) -> str:
-    """Return the bit depth ("16", "24", "float32") that stems of a file with libsndfile's `subtype` should have."""
-    return _DEPTHS.get(subtype, "16")
-
-
-def nearest_depth(bit_depth: str, audio_format: str) -> str:
-    """Return the bit depth of a format that is nearest to one that is wanted: the deepest where it has no such.
-
-    Examples
-    --------
-    >>> nearest_depth("float32", "flac"), nearest_depth("24", "mp3")
-    ('24', '16')
-    """
-    depths = list(_SUBTYPES[audio_format])
-    return bit_depth if bit_depth in depths else depths[-1]
-
+# libsndfile's subtypes whose samples have more than 16 bits. All others, also the lossy ones, are served by 16.
+_DEPTHS = {"PCM_24": "24", "PCM_32": "float32", "FLOAT": "float32", "DOUBLE": "float32"}
+_LOSSLESS = ("pcm_", "flac", "alac", "ape", "wavpack", "tta", "truehd", "mlp")  # beginnings of FFmpeg's codec names
 
 _FULL_SCALE = 1 - 2**-15  # the largest positive 16-bit sample
 
 
-def fitting_gain(low: float, high: float, bit_depth: str) -> float:
-    """Return the gain with which samples from `low` to `high` fit into full scale, 1 where they do.
+def validate_capacity(audio_format: str, channels: int, sample_rate: int) -> None:
+    """Check that a format holds so many channels at so many Hz.
 
-    Samples of float32 need none.
+    Raises
+    ------
+    OptionError
+        If it does not.
+    """
+    most, rates = _CAPACITIES[audio_format]
+    if not 1 <= channels <= most or sample_rate not in rates:
+        listed = f"at most {rates[-1]}" if isinstance(rates, range) else f"one of {', '.join(map(str, rates))}"
+        raise OptionError(
+            f"{audio_format} cannot hold {channels} channels at {sample_rate} Hz; expected at most {most} channels, "
+            f"and {listed} Hz: choose wav",
+            parameter="format",
+        )
+
+
+def sndfile_depth(subtype: str) -> str:
+    """Return the bit depth that stems of a file with libsndfile's `subtype` need to lose nothing."""
+    return _DEPTHS.get(subtype, "16")
+
+
+def ffmpeg_depth(codec: str, sample_format: str) -> str:
+    """Return the bit depth that stems need, from FFmpeg's names of the codec and of the format of its samples."""
+    if not codec.startswith(_LOSSLESS) or sample_format.startswith(("u8", "s16")):
+        return "16"
+    if sample_format.startswith("s32") and not codec.startswith("pcm_s32"):
+        return "24"  # FFmpeg stores 24 bits as the highest of 32
+    return "float32"
+
+
+def fitting_gain(low: float, high: float, bit_depth: str) -> float:
+    """Return the gain that brings samples from `low` to `high` within full scale; float32 needs none.
 
     Examples
     --------

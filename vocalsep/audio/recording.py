@@ -1,20 +1,15 @@
-"""Recordings as they are separated: block by block, from the start, as often as it takes.
-
-`audio.reader.AudioReader` is one in a file, `ArrayRecording` one in memory.
-"""
+"""Recordings that are read block by block from the start, as often as needed: in a file, or in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
-
-from vocalsep.audio import Float32
+from vocalsep.audio.waveform import Float32
 
 
 class Recording(Protocol):
-    """A recording that can be gone through more than once."""
+    """A recording that can be read more than once, such as an `AudioReader`."""
 
     @property
     def sample_rate(self) -> int:
@@ -26,10 +21,10 @@ class Recording(Protocol):
 
     @property
     def samples(self) -> int | None:
-        """Number of samples, as far as it is known before they are read."""
+        """Samples in each channel, as far as that is known before they are read."""
 
     def blocks(self, size: int) -> Iterator[Float32]:
-        """Yield the recording in blocks of shape (channels, size), the last of which may be shorter."""
+        """Yield the samples in blocks of shape (channels, size); the last block may be shorter."""
 
 
 class ArrayRecording:
@@ -37,63 +32,18 @@ class ArrayRecording:
 
     Parameters
     ----------
-    waveform
-        Shape (channels, samples), full scale +-1.
-    sample_rate
+    waveform : ndarray, shape (channels, samples)
+        Float32 with full scale +-1.
+    sample_rate : int
         Hz.
     """
 
     def __init__(self, waveform: Float32, sample_rate: int) -> None:
         self.waveform = waveform
         self.sample_rate = sample_rate
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return len(self.waveform)
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return int(self.waveform.shape[1])
+        self.channels, self.samples = waveform.shape
 
     def blocks(self, size: int) -> Iterator[Float32]:
-        """Yield the recording in blocks of shape (channels, size), the last of which may be shorter."""
+        """Yield the samples in blocks of shape (channels, size); the last block may be shorter."""
         for start in range(0, self.samples, size):
             yield self.waveform[:, start : start + size]
-
-
-class Piece(NamedTuple):
-    """A block of a recording and what lies beside it."""
-
-    waveform: Float32
-    """Shape (channels, margin + block + margin); silence where the recording has not begun or is over."""
-    start: int
-    """First sample of the block in the recording."""
-    length: int
-    """Samples of the block."""
-
-
-def pieces(recording: Recording, size: int, margin: int) -> Iterator[Piece]:
-    """Yield a recording in blocks of `size` samples with `margin` samples, from 1 to `size`, on both sides.
-
-    Examples
-    --------
-    >>> recording = ArrayRecording(np.arange(1, 6, dtype=np.float32)[None], 16000)
-    >>> [piece.waveform.astype(int).tolist() for piece in pieces(recording, 3, 2)]
-    [[[0, 0, 1, 2, 3, 4, 5]], [[2, 3, 4, 5, 0, 0]]]
-    """
-    before = np.zeros((recording.channels, margin), dtype=np.float32)
-    start = 0
-    blocks = recording.blocks(size)
-    block = next(blocks, None)
-    while block is not None:
-        coming = next(blocks, None)
-        after = np.zeros_like(before)
-        if coming is not None:
-            head = coming[:, :margin]
-            after[:, : head.shape[1]] = head
-        yield Piece(np.concatenate([before, block, after], axis=1), start, block.shape[1])
-        before = block[:, -margin:]
-        start += block.shape[1]
-        block = coming

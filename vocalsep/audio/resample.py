@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import soxr
 from numpy.typing import ArrayLike
 
 from vocalsep.audio.waveform import Float32, validate_sample_rate, validate_waveform
-from vocalsep.timebase import MODEL_SAMPLE_RATE
-
-CANCELLED = 0.01
-"""Of the channels' mean power: less of it in their mean is cancellation."""
 
 
 class Resampler:
@@ -19,10 +16,10 @@ class Resampler:
 
     Parameters
     ----------
-    source_rate, target_rate
+    source_rate, target_rate : int
         Hz.
-    channels
-        Of the waveform.
+    channels : int
+        Number of channels.
 
     Raises
     ------
@@ -38,57 +35,52 @@ class Resampler:
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1) -> None:
-        import soxr
-
         self._rates = validate_sample_rate(source_rate), validate_sample_rate(target_rate)
         self._channels = channels
         self._stream = None
         if self._rates[0] != self._rates[1]:
             self._stream = soxr.ResampleStream(*self._rates, channels, dtype="float32", quality="HQ")
-        self._pushed = self._given = 0
+        self._taken = self._returned = 0  # samples
 
     def push(self, block: Float32) -> Float32:
-        """Take samples of shape (channels, n) and return those of the target that they complete.
+        """Take samples, and return the samples at the target rate that they complete.
 
         Parameters
         ----------
-        block
-            float32 of shape (channels, n), any n.
+        block : ndarray, shape (channels, n)
+            Float32.
 
         Returns
         -------
-        ndarray
-            Shape (channels, m), m >= 0: the filter looks ahead, so the target's samples come later than the source's.
+        ndarray, shape (channels, m)
+            The filter looks ahead, so m may be 0, and the target's samples come later than the source's.
         """
         if block.ndim != 2 or block.shape[0] != self._channels:
             raise ValueError(f"block has shape {block.shape}; expected ({self._channels}, samples)")
-        self._pushed += block.shape[1]
-        if self._stream is None:
-            return block
-        return self._feed(block, last=False)
+        self._taken += block.shape[1]
+        return block if self._stream is None else self._feed(block, last=False)
 
     def finish(self) -> Float32:
-        """Return the samples that are left, shape (channels, m), after the last block.
+        """Return the samples that are left after the last block, shape (channels, m).
 
-        In total `max(1, round(samples * target_rate / source_rate))` samples have then been given.
+        All in all, `max(1, round(samples * target_rate / source_rate))` samples have then been returned.
         """
+        nothing = np.zeros((self._channels, 0), np.float32)
         if self._stream is None:
-            return np.zeros((self._channels, 0), np.float32)
-        rest = self._feed(np.zeros((self._channels, 0), np.float32), last=True)
-        missing = self._length - self._given
-        self._given += missing
-        return np.pad(rest, ((0, 0), (0, missing)))
+            return nothing
+        rest = self._feed(nothing, last=True)
+        return np.pad(rest, ((0, 0), (0, self._length - self._returned)))
 
     @property
     def _length(self) -> int:
         source, target = self._rates
-        return max(1, round(self._pushed * target / source))
+        return max(1, round(self._taken * target / source))
 
     def _feed(self, block: Float32, *, last: bool) -> Float32:
         assert self._stream is not None
         fed = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T
-        fed = np.ascontiguousarray(fed[:, : self._length - self._given])
-        self._given += fed.shape[1]
+        fed = np.ascontiguousarray(fed[:, : self._length - self._returned])
+        self._returned += fed.shape[1]
         return fed
 
 
@@ -97,15 +89,15 @@ def resample(audio: ArrayLike, source_rate: int, target_rate: int) -> Float32:
 
     Parameters
     ----------
-    audio
-        Shape (samples,) or (channels, samples).
-    source_rate, target_rate
+    audio : array_like, shape (samples,) or (channels, samples)
+        Waveform at `source_rate`.
+    source_rate, target_rate : int
         Hz.
 
     Returns
     -------
-    ndarray
-        Shape (channels, round(samples * target_rate / source_rate)), at least one sample, float32.
+    ndarray, shape (channels, round(samples * target_rate / source_rate))
+        Float32, at least one sample.
 
     Raises
     ------
@@ -113,32 +105,5 @@ def resample(audio: ArrayLike, source_rate: int, target_rate: int) -> Float32:
         If the waveform or a rate is not valid.
     """
     waveform = validate_waveform(audio)
-    source_rate, target_rate = validate_sample_rate(source_rate), validate_sample_rate(target_rate)
-    if source_rate == target_rate:
-        return waveform
     resampler = Resampler(source_rate, target_rate, waveform.shape[0])
     return np.concatenate([resampler.push(waveform), resampler.finish()], axis=1)
-
-
-def to_model_rate(audio: ArrayLike, sample_rate: int) -> Float32:
-    """Mix a waveform down to one channel at `MODEL_SAMPLE_RATE`.
-
-    Where channels cancel each other (one of a stereo pair is out of phase) the loudest is taken instead.
-
-    Parameters
-    ----------
-    audio
-        Shape (samples,) or (channels, samples) at `sample_rate` Hz.
-
-    Returns
-    -------
-    ndarray
-        Shape (samples at 16 kHz,), float32.
-    """
-    waveform = validate_waveform(audio)
-    mono = waveform.mean(axis=0, keepdims=True, dtype=np.float64)
-    power = np.square(waveform, dtype=np.float64).mean(axis=1)
-    if np.square(mono).mean() < CANCELLED * power.mean():
-        mono = waveform[[power.argmax()]]
-    resampled: Float32 = resample(mono, sample_rate, MODEL_SAMPLE_RATE)[0]
-    return resampled

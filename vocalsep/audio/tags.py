@@ -1,39 +1,16 @@
-"""Tags: what a file says of its music, so that the stems can say it too.
+"""Tags: title, artist and so on, which the stems take over from the recording.
 
-They are a courtesy: none is ever a reason to refuse a file.
+They are a courtesy: a tag is never a reason to refuse a file.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 
 KEYS = ("title", "artist", "album", "date", "tracknumber", "genre", "comment", "copyright", "license")
-"""The tags that are read and written, under libsndfile's names."""
+"""Names of the tags that are read and written; they are libsndfile's."""
 
-_MAX_BYTES = 2000  # of each, in UTF-8; libsndfile reads none of a wav that has a longer one
-
-# Names of the tags in RIFF's INFO list and in ID3v2.4.
-_INFO = {
-    "title": b"INAM",
-    "artist": b"IART",
-    "album": b"IPRD",
-    "date": b"ICRD",
-    "tracknumber": b"ITRK",
-    "genre": b"IGNR",
-    "comment": b"ICMT",
-    "copyright": b"ICOP",
-}
-_ID3 = {
-    "title": b"TIT2",
-    "artist": b"TPE1",
-    "album": b"TALB",
-    "date": b"TDRC",
-    "tracknumber": b"TRCK",
-    "genre": b"TCON",
-    "comment": b"COMM",
-    "copyright": b"TCOP",
-}
+_MAX_BYTES = 2000  # of each tag, in UTF-8; libsndfile reads no tags at all from a wav file that has a longer one
 
 
 def cleaned(found: Mapping[str, object]) -> dict[str, str]:
@@ -41,8 +18,8 @@ def cleaned(found: Mapping[str, object]) -> dict[str, str]:
 
     Parameters
     ----------
-    found
-        Tags by name in any case, whose values may be anything.
+    found : mapping
+        Tags by name in any case, with values of any type.
 
     Examples
     --------
@@ -60,27 +37,16 @@ def cleaned(found: Mapping[str, object]) -> dict[str, str]:
     return kept
 
 
-def riff_info(tags: Mapping[str, str]) -> bytes:
-    """Return cleaned tags as the LIST chunk of a wav file, with its header; nothing where there are none."""
-    items = b""
-    for name, key in _INFO.items():
-        if name in tags:
-            text = tags[name].encode() + b"\0"
-            items += key + struct.pack("<I", len(text)) + text + b"\0" * (len(text) % 2)
-    return b"LIST" + struct.pack("<I", 4 + len(items)) + b"INFO" + items if items else b""
+def from_ffmpeg(*found: Mapping[str, str]) -> dict[str, str]:
+    """Return cleaned tags from FFmpeg's, which have some other names; earlier mappings take precedence."""
+    names = {"track": "tracknumber", "year": "date", "creation_time": "date"}
+    renamed = {}
+    for tags in reversed(found):
+        for name, text in sorted(tags.items(), key=lambda item: item[0].lower() in KEYS):
+            renamed[names.get(name.lower(), name.lower())] = text
+    return cleaned(renamed)
 
 
-def id3(tags: Mapping[str, str]) -> bytes:
-    """Return cleaned tags as an ID3v2.4 tag, which an mp3 file begins with; nothing where there are none."""
-    frames = b""
-    for name, key in _ID3.items():
-        if name in tags:
-            # The 3 says that the text is UTF-8; a comment has a language and a description of its own.
-            body = b"\3" + (b"und\0" if key == b"COMM" else b"") + tags[name].encode()
-            frames += key + _synchsafe(len(body)) + b"\0\0" + body
-    return b"ID3\4\0\0" + _synchsafe(len(frames)) + frames if frames else b""
-
-
-def _synchsafe(number: int) -> bytes:
-    """Return 28 bits in four bytes whose highest bits are 0, so that none looks like the start of an mp3 frame."""
-    return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+def to_ffmpeg(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return cleaned tags under FFmpeg's names."""
+    return {"track" if name == "tracknumber" else name: text for name, text in cleaned(tags).items()}

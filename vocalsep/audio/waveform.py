@@ -1,4 +1,4 @@
-"""Waveforms: float32 arrays of shape (channels, samples) with full scale at +-1, and what is refused as such."""
+"""Waveforms: float32 arrays of shape (channels, samples) with full scale at +-1, and their validation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MIN_SAMPLE_RATE = 4000
 """Hz. Below it (Nyquist at 2 kHz) little more than the fundamentals of a choir is left to separate."""
 
 MAX_SAMPLE_RATE = 768000
-"""Hz, the fastest converters there are. A larger number is a mistake that would fill the memory."""
+"""Hz, the rate of the fastest converters. A larger number is a mistake that would fill the memory."""
 
 MAX_CHANNELS = 128
-"""More than that is taken for an array whose axes are the wrong way round."""
+"""An array with more channels most likely has its axes the wrong way round."""
 
 MAX_PEAK = 1e6
-"""Times full scale: louder samples are no audio, and their powers would overflow."""
+"""Times full scale. The powers of louder samples would overflow."""
 
 Float32 = NDArray[np.float32]
 
@@ -50,26 +50,25 @@ def validate_sample_rate(sample_rate: Any) -> int:
     if not whole or not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         raise AudioError(
             f"sample_rate is {shown(sample_rate)}; expected a whole number of Hz from {MIN_SAMPLE_RATE} to "
-            f"{MAX_SAMPLE_RATE}"
+            f"{MAX_SAMPLE_RATE}",
+            parameter="sample_rate",
         )
     return rate
 
 
 def validate_waveform(audio: ArrayLike) -> Float32:
-    """Return `audio` as a float32 array of shape (channels, samples).
+    """Return `audio` as a new float32 array of shape (channels, samples).
 
     Parameters
     ----------
-    audio
-        Shape (samples,) or (channels, samples). Floating point with full scale +-1, or integers of type int8,
-        int16 or int32, which are scaled by their type's range. Other integers are refused: a list of Python's, say,
-        has no full scale.
+    audio : array_like, shape (samples,) or (channels, samples)
+        Floating-point samples with full scale +-1, or signed integers of up to 32 bits, which are scaled to it.
 
     Raises
     ------
     AudioError
-        If the array is empty, holds NaN or infinity, is not real numbers, or has more than two dimensions or
-        more than `MAX_CHANNELS` channels.
+        If the array is empty, has another type or shape, more than `MAX_CHANNELS` channels, or samples that are
+        masked, NaN, infinite or beyond `MAX_PEAK`.
 
     Examples
     --------
@@ -79,11 +78,11 @@ def validate_waveform(audio: ArrayLike) -> Float32:
     if isinstance(audio, (str, os.PathLike)):
         raise AudioError(f"audio is the path {shown(str(audio))}; expected an array, or use separate_file for files")
     if np.ma.is_masked(audio):
-        raise AudioError("audio has masked samples; expected all of them: fill the array first")
+        raise AudioError("audio has masked samples; fill the array first")
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError("audio is no array; expected shape (samples,) or (channels, samples)") from error
+        raise AudioError("audio is not an array; expected shape (samples,) or (channels, samples)") from error
     if array.ndim not in (1, 2):
         raise AudioError(f"audio has shape {array.shape}; expected (samples,) or (channels, samples)")
     if array.size == 0:
@@ -99,21 +98,20 @@ def validate_waveform(audio: ArrayLike) -> Float32:
             f"audio has shape {array.shape}, {waveform.shape[0]} channels; expected (channels, samples) with at "
             f"most {MAX_CHANNELS} channels: transpose it if it is (samples, channels)"
         )
-    if not np.isfinite(waveform).all():
-        bad = int(waveform.size - np.isfinite(waveform).sum())
-        raise AudioError(f"audio holds {bad} samples that are NaN, infinite or beyond float32; expected finite numbers")
-    validate_peak(waveform)
+    validate_samples(waveform)
     return waveform
 
 
-def validate_peak(waveform: Float32) -> None:
-    """Refuse a waveform that is no audio by its level.
+def validate_samples(waveform: Float32) -> None:
+    """Check that all samples are finite and at most `MAX_PEAK`.
 
     Raises
     ------
     AudioError
-        If it exceeds `MAX_PEAK`.
+        If they are not.
     """
-    peak = max(abs(float(waveform.max())), abs(float(waveform.min())))
+    peak = max(abs(float(waveform.max())), abs(float(waveform.min())))  # NaN if a sample is
+    if not np.isfinite(peak):
+        raise AudioError("audio holds samples that are NaN, infinite or beyond float32; expected finite numbers")
     if peak > MAX_PEAK:
         raise AudioError(f"audio peaks at {peak:.2g} times full scale; expected about 1, at most {MAX_PEAK:g}")

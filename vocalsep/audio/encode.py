@@ -1,0 +1,151 @@
+"""Encode audio files: wav, flac and ogg with libsndfile, mp3 and m4a with FFmpeg (through PyAV)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from vocalsep.audio import tags as tags_of
+from vocalsep.audio.decode import FAILURES, explanation, sndfile_name
+from vocalsep.audio.waveform import Float32
+from vocalsep.errors import OutputError, VocalsepError, printable
+
+_BLOCK = 1 << 16  # samples at a time; libsndfile's Vorbis encoder overflows the stack on one write of minutes
+_RIFF_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples that a wav file holds beside its header
+_RATE_PER_CHANNEL = 96_000  # bit/s of mp3 and m4a
+_MAX_BITS = 6  # of a sample in AAC
+_SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float32": "FLOAT"}
+_BYTES = {"16": 2, "24": 3, "float32": 4}  # of a sample in a wav file
+_CODECS = {"mp3": ("libmp3lame", "mp3"), "m4a": ("aac", "ipod")}  # FFmpeg's names of encoder and container
+
+
+class Encoder(Protocol):
+    """A file that is being encoded."""
+
+    clipped: int
+    """Samples beyond full scale that had to be clipped so far."""
+
+    def write(self, block: Float32) -> None:
+        """Append samples of shape (channels, n)."""
+
+    def close(self) -> None:
+        """Complete the file."""
+
+
+def open_encoder(
+    path: Path,
+    audio_format: str,
+    sample_rate: int,
+    channels: int,
+    bit_depth: str,
+    tags: Mapping[str, str],
+    samples: int | None,
+) -> Encoder:
+    """Create a file in one of `vocalsep.options.FORMATS`, or overwrite it.
+
+    Parameters
+    ----------
+    samples : int, optional
+        Samples in each channel that are going to be written, where that is known.
+    """
+    if audio_format in _CODECS:
+        return _FfmpegEncoder(path, audio_format, sample_rate, channels, tags)
+    return _SndfileEncoder(path, audio_format, sample_rate, channels, bit_depth, tags, samples)
+
+
+@contextmanager
+def unwritable(path: Path) -> Iterator[None]:
+    """Raise what goes wrong while a file is written as an OutputError of one sentence."""
+    try:
+        yield
+    except VocalsepError:
+        raise
+    except FAILURES as error:
+        raise OutputError(
+            f"{printable(path)}: cannot be written ({explanation(error)}); expected a folder with room that can be "
+            "written to"
+        ) from error
+
+
+class _SndfileEncoder:
+    def __init__(
+        self,
+        path: Path,
+        audio_format: str,
+        sample_rate: int,
+        channels: int,
+        bit_depth: str,
+        tags: Mapping[str, str],
+        samples: int | None,
+    ) -> None:
+        self.clipped = 0
+        self._path, self._written = path, 0
+        self._bits = None if audio_format == "ogg" or bit_depth == "float32" else int(bit_depth)
+        self._limit = _RIFF_LIMIT // (_BYTES[bit_depth] * channels) if audio_format == "wav" else None
+        container = audio_format.upper()
+        if self._limit is not None and samples is not None and samples > self._limit:
+            container, self._limit = "RF64", None
+        subtype = "VORBIS" if audio_format == "ogg" else _SUBTYPES[bit_depth]
+        self._file = soundfile.SoundFile(sndfile_name(path), "w", sample_rate, channels, subtype, format=container)
+        for name, text in tags_of.cleaned(tags).items():
+            with suppress(*FAILURES):  # wav has no place for a license
+                setattr(self._file, name, text)
+
+    def write(self, block: Float32) -> None:
+        self._written += block.shape[1]
+        if self._limit is not None and self._written > self._limit:
+            raise OSError("wav files of more than 4 GB need to be announced")
+        for start in range(0, block.shape[1], _BLOCK):
+            piece = block[:, start : start + _BLOCK].T
+            if self._bits is not None:
+                self.clipped += int(np.count_nonzero(np.abs(piece) > 1))
+                piece = _quantized(piece, self._bits)
+            self._file.write(piece)
+
+    def close(self) -> None:
+        self._file.close()
+        # libsndfile does not say that the disk was full when it wrote the last block.
+        with soundfile.SoundFile(sndfile_name(self._path)) as sound:
+            sound.seek(max(0, self._written - 1))
+            if len(sound.read(2)) != min(1, self._written):
+                raise OSError("its end is missing")
+
+
+class _FfmpegEncoder:
+    clipped = 0  # lossy encoders take samples beyond full scale
+
+    def __init__(
+        self, path: Path, audio_format: str, sample_rate: int, channels: int, tags: Mapping[str, str]
+    ) -> None:
+        codec, container = _CODECS[audio_format]
+        self._rate, self._layout, self._written = sample_rate, "mono" if channels == 1 else "stereo", 0
+        # An mp4 file then tells its length to the sample.
+        options = {"movie_timescale": str(sample_rate)} if container == "ipod" else {}
+        self._file = av.open(f"file:{path}", "w", format=container, container_options=options)
+        self._file.metadata.update(tags_of.to_ffmpeg(tags))
+        self._stream: Any = self._file.add_stream(codec, rate=sample_rate, layout=self._layout, format="fltp")
+        self._stream.bit_rate = min(_RATE_PER_CHANNEL, _MAX_BITS * sample_rate) * channels
+
+    def write(self, block: Float32) -> None:
+        frame: Any = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
+        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._written
+        self._written += block.shape[1]
+        self._file.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._file.mux(self._stream.encode(None))
+        self._file.close()
+
+
+def _quantized(samples: Float32, bits: int) -> NDArray[np.int32]:
+    """Return the nearest steps of `bits` bits, in the highest bits of int32; libsndfile would round wav down."""
+    full = 2.0 ** (bits - 1)
+    return np.clip(np.rint(samples * full), -full, full - 1).astype(np.int32) << (32 - bits)
