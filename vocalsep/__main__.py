@@ -1,4 +1,4 @@
-"""`python -m vocalsep` is `vocalsep`."""
+"""Run the command line with `python -m vocalsep`."""
 
 from vocalsep.cli import main
 

@@ -1,4 +1,4 @@
-"""Where to compute: the CPU, CUDA or MPS."""
+"""Devices to compute on: the CPU, CUDA or MPS."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ from vocalsep.errors import OptionError, shown
 
 
 def resolve_device(device: str) -> str:
-    """Return "cpu", "cuda" or "mps" for what a user asks for; "auto" takes CUDA where there is one, else the CPU.
+    """Return the name of a PyTorch device; "auto" becomes "cuda" if there is a GPU, else "cpu".
 
     Raises
     ------
     OptionError
-        If the device is unknown or not on this machine.
+        If the device is unknown or not available.
     """
-    device = str(device)
-    told = shown(device)
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    kind = device.split(":")[0]
-    if kind not in available:
-        raise OptionError(f"device is {told}; expected auto, {', '.join(available)}")
-    if not available[kind]:
-        raise OptionError(f"device is {told}, which this machine or this build of PyTorch does not have")
+    kind = str(device).partition(":")[0]
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     try:
-        torch.empty(0, device=device)
-    except RuntimeError as error:  # "cpu:x", or "cuda:7" where there are fewer
-        raise OptionError(f"device is {told}; expected auto, {', '.join(available)}") from error
-    return device
+        if available[kind]:
+            torch.empty(0, device=device)  # "cuda:7" on a machine with fewer GPUs fails here
+            return str(device)
+    except (KeyError, RuntimeError):
+        pass
+    usable = ", ".join(name for name, present in available.items() if present)
+    raise OptionError(f"device is {shown(device)}; expected auto or, on this machine, {usable}", parameter="device")

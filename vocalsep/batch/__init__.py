@@ -1,1 +1,1 @@
-"""Whole folders: what is to be done, doing it in one process, several or a cluster, and the record of what is done."""
+"""Many recordings: plan them, separate each as a job (here, in processes or on Ray), and report."""

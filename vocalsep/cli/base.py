@@ -1,7 +1,7 @@
 """The class of all commands: help in groups, errors as one line on stderr, and exit codes.
 
-Exit codes are 0 (all is done), 1 (some of several recordings failed, or an unexpected error), 2 (bad input or usage) and
-130 (interrupted).
+Exit codes are 0 (all is done), 1 (some of several recordings failed, or an unexpected error), 2 (bad input or usage)
+and 130 (interrupted).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Command(click.Command):
         """Write the options, group by group."""
         records: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
                 records.setdefault(str(parameter.name), []).append(record)
         for title, names in self.option_groups.items():
@@ -67,7 +67,7 @@ class Command(click.Command):
                     ctx.exit(INTERRUPTED)
                 if ctx.find_root().params.get("verbose"):
                     click.echo(traceback.format_exc(), err=True)
-                click.echo(f"Error: {_sentence(error, self)}", err=True)
+                click.echo(f"Error: {sentence(error, self)}", err=True)
                 ctx.exit(BAD_INPUT if isinstance(error, VocalsepError) else FAILED)
 
 
@@ -81,7 +81,8 @@ class Group(click.Group):
         return list(self.commands)
 
 
-def _sentence(error: BaseException, command: click.Command) -> str:
+def sentence(error: BaseException, command: click.Command) -> str:
+    """Return the message of an error, with the option of a command that it is about."""
     text = printable(" ".join(str(error).split()))
     if not isinstance(error, VocalsepError):
         return f"{type(error).__name__}: {one_line(text, 300)} (unexpected; `vocalsep --verbose ...` shows details)"

@@ -38,7 +38,12 @@ def complete_weights(ctx: click.Context, parameter: click.Parameter, incomplete:
 
     from vocalsep import weights
 
-    names = [CompletionItem(name) for name in weights.manifest() if name.startswith(incomplete)]
+    network = {"model": "estimator"}.get(str(parameter.name), parameter.name)
+    names = [
+        CompletionItem(entry.name, help=entry.network)
+        for entry in weights.manifest().values()
+        if entry.name.startswith(incomplete) and (entry.network == network or isinstance(parameter, click.Argument))
+    ]
     return names or [CompletionItem(incomplete, "file")]
 
 
@@ -67,7 +72,9 @@ guides_option = click.option(
     help="Folder with a recording of each voice alone (soprano.wav, ...), in time with the choir: a rehearsal take or "
     "a played line. CREPE tracks f0 in them.",
 )
-crepe_option = _weights_option("--crepe", default=NetworkOptions.crepe, help="Weights of CREPE, used with --guides.")
+crepe_option = _weights_option(
+    "--crepe", default=NetworkOptions.crepe, help="Weights of CREPE for --guides, as for -n."
+)
 model_option = _weights_option(
     "-n",
     "--model",
@@ -75,7 +82,7 @@ model_option = _weights_option(
     help="Weights: a name from `vocalsep models list`, a checkpoint folder, or owner/repo[@revision] on the Hub.",
 )
 tracker_option = _weights_option(
-    "--tracker", default=NetworkOptions.tracker, help="Weights of the f0 tracker, likewise."
+    "--tracker", default=NetworkOptions.tracker, help="Weights of the f0 tracker, as for -n."
 )
 device_option = click.option(
     "-d",

@@ -1,0 +1,262 @@
+"""One recording: skip it if it is done, otherwise separate it and put its stems into place.
+
+Stems are written under hidden temporary names in their folder (`.alto.wav.part`). When all are complete, they are put
+into place in this order:
+
+1. write the record (see `vocalsep.batch.record`) as `.separation.json.part`;
+2. remove an old `separation.json`;
+3. rename the stems;
+4. rename the record to `separation.json`.
+
+A run that is killed before step 1 leaves only temporary files, which the next run replaces. If it is killed later,
+`.separation.json.part` lists the stems that may be in place, so the next run may replace them without being asked. Any
+other file in the way is an error unless the run overwrites. Two runs must not write the same stems at the same time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vocalsep.batch import record as records
+from vocalsep.batch.plan import Job
+from vocalsep.batch.record import Record, existing_stems, read_record, stem_files, temporary
+from vocalsep.errors import AudioError, OutputError, VocalsepError, WeightsError, one_line, printable, reason
+from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
+from vocalsep.progress import ProgressCallback, no_progress
+
+if TYPE_CHECKING:
+    from vocalsep.f0.tracks import F0Tracks
+    from vocalsep.separation.separator import Separator
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """Options that all recordings of a run share.
+
+    Parameters
+    ----------
+    separation, output, networks
+        See `vocalsep.options`.
+    setup : mapping
+        The setup that records must have to be skipped, see `vocalsep.batch.record`.
+    f0s : F0Tracks, optional
+        F0 tracks of the only recording.
+    overwrite : bool
+        Separate again what is done, and replace files in the way.
+    """
+
+    separation: SeparationOptions
+    output: OutputOptions
+    networks: NetworkOptions
+    setup: Mapping[str, Any]
+    f0s: F0Tracks | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result of one recording.
+
+    Parameters
+    ----------
+    source : Path
+        The recording.
+    status : str
+        "done", "skipped" (it was done before) or "failed".
+    error : VocalsepError, optional
+        Why it failed.
+    files : mapping of str to Path
+        Files of the stems, by name; empty if it failed.
+    record : mapping, optional
+        Content of its separation.json.
+    elapsed : float
+        Seconds that it took.
+    """
+
+    source: Path
+    status: Literal["done", "skipped", "failed"]
+    error: VocalsepError | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    record: Record | None = None
+    elapsed: float = 0.0
+
+
+def run_job(
+    job: Job, options: JobOptions, load: Callable[[], Separator], progress: ProgressCallback = no_progress
+) -> Result:
+    """Skip or separate a recording; an error becomes a failed result.
+
+    Parameters
+    ----------
+    job, options
+        The recording, and how to separate it.
+    load : callable
+        Returns the separator; called only if it is needed.
+    progress : callable
+        Called with the stage and the fraction that is done.
+
+    Raises
+    ------
+    WeightsError
+        If the networks cannot be loaded, since no other recording could be separated either.
+    """
+    started = time.perf_counter()
+    try:
+        result = check(job, options) or separate(job, options, load(), progress)
+    except WeightsError:
+        raise
+    except Exception as error:
+        result = failure(job.source, error)
+    return replace(result, elapsed=time.perf_counter() - started)
+
+
+def failure(source: Path, error: Exception) -> Result:
+    """Return the result of a recording that failed, with an error that names the recording."""
+    if isinstance(error, AudioError | OutputError):  # these name a file
+        named: VocalsepError = error
+    elif isinstance(error, VocalsepError):
+        named = type(error)(f"{printable(source)}: {error}", parameter=error.parameter)
+    else:
+        text = one_line(f"{type(error).__name__}: {error}", 300)
+        named = VocalsepError(f"{printable(source)}: unexpected {text}")
+        named.__cause__ = error
+    return Result(source, "failed", named)
+
+
+def check(job: Job, options: JobOptions) -> Result | None:
+    """Return the result of a recording that is done or cannot be separated, None for one to separate.
+
+    Nothing is written.
+    """
+    try:
+        if not job.source.is_file():
+            raise AudioError(f"{printable(job.source)}: no such file; expected an audio file")
+        if options.overwrite:
+            return None
+        record = read_record(job.record)
+        changed = "exists, and no separation.json lists it"
+        if record is not None:
+            changed = records.difference(record, job.source, options.setup)
+        listed = {} if changed else stem_files(record, job.record)
+        existing = existing_stems(job.targets, listed)
+        if record is not None and not changed and sum(existing.values()) == len(job.targets):
+            return Result(job.source, "skipped", files=job.targets, record=record)
+        _check_obstacles(job, existing, changed)
+    except (VocalsepError, OSError, ValueError) as error:  # ValueError: a path with a zero byte
+        return failure(job.source, error)
+    return None
+
+
+def _check_obstacles(job: Job, existing: Mapping[Path, bool], changed: str) -> None:
+    """Raise OutputError if files are in the way that neither the record nor an interrupted run accounts for."""
+    part = temporary(job.record)
+    interrupted = stem_files(read_record(part), part)
+    obstacles = [path for path, ours in existing.items() if not ours and records.absolute(path) not in interrupted]
+    if changed and os.path.lexists(job.record):
+        obstacles.append(job.record)
+    if obstacles:
+        why = changed or "was changed after it was written"
+        raise OutputError(
+            f"{printable(obstacles[0])}: {why}; choose another output folder, or overwrite the files in this one",
+            parameter="overwrite",
+        )
+
+
+def separate(job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback) -> Result:
+    """Separate a recording and put its stems into place.
+
+    Raises
+    ------
+    VocalsepError
+        If it cannot be separated, or the stems cannot be written.
+    """
+    from vocalsep.separation.files import write_stems
+
+    described = records.describe_input(job.source)
+    partial = {name: temporary(path) for name, path in job.targets.items()}
+    f0s, adaptation = options.f0s, None
+    try:
+        for path in (*job.targets.values(), job.record):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if options.separation.adapt:
+            separator, f0s, adaptation = _adapt(job, options, separator, progress)
+        written = write_stems(separator, job.source, partial, options.separation, options.output, f0s, progress)
+        summary = asdict(written)
+        described.update({name: summary.pop(name) for name in ("sample_rate", "channels", "seconds")})
+        summary["adaptation"] = adaptation
+        summary["f0_seconds"] = None if options.f0s is None else options.f0s.n_frames * options.f0s.hop
+        record = {
+            records.KEY: records.SCHEMA,
+            "input": described,
+            "setup": options.setup,
+            "stems": {
+                name: {"file": _relative(path, job.record.parent), "bytes": partial[name].stat().st_size}
+                for name, path in job.targets.items()
+            },
+            "summary": summary,
+        }
+        _commit(job, record)
+    except OSError as error:
+        raise OutputError(f"{printable(job.record.parent)}: cannot be written ({reason(error)})") from error
+    finally:
+        remove_temporary(job)
+    return Result(job.source, "done", files=job.targets, record=record)
+
+
+def _adapt(
+    job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback
+) -> tuple[Separator, F0Tracks, str]:
+    """Adapt the separator to a recording; return it, the f0 tracks and a sentence about the adaptation."""
+    from vocalsep.audio import AudioReader
+    from vocalsep.audio.downmix import Downmix
+    from vocalsep.training.adaptation import adapt
+
+    wanted = options.separation
+    with AudioReader(job.source) as reader, Downmix.of_recording(reader) as downmix:
+        tracks = separator.track(downmix, options.f0s, wanted.voices, progress)
+        adapted = adapt(
+            separator, [(downmix, tracks)], seconds=wanted.adapt_seconds, seed=wanted.seed, progress=progress
+        )
+    return adapted.separator, tracks, str(adapted)
+
+
+def _commit(job: Job, record: Record) -> None:
+    """Put complete stems and their record into place; see the module."""
+    part = temporary(job.record)
+    new = _new(job)
+    new.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    new.replace(part)  # an older one may still list stems in place, so it is never half-written
+    job.record.unlink(missing_ok=True)
+    for target in job.targets.values():
+        temporary(target).replace(target)
+    part.replace(job.record)
+
+
+def remove_temporary(job: Job, *, done: bool = False) -> None:
+    """Remove the temporary files of a recording; if it is done, also a record that was never put into place."""
+    paths = [temporary(target) for target in job.targets.values()] + [_new(job)]
+    for path in [*paths, temporary(job.record)] if done else paths:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _new(job: Job) -> Path:
+    return job.record.with_name(f".{job.record.name}.new")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def load_separator(networks: NetworkOptions) -> Separator:
+    """Return the separator of a run."""
+    from vocalsep.separation.separator import Separator
+
+    return Separator(networks.model, networks.device, tracker=networks.tracker, crepe=networks.crepe)

@@ -1,0 +1,352 @@
+"""Separate many recordings: one after the other, in several processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vocalsep import __version__, weights
+from vocalsep.batch.job import JobOptions, Result, check, failure, load_separator, remove_temporary, run_job
+from vocalsep.batch.plan import Job, Plan, make_plan
+from vocalsep.batch.report import NAME, check_report_path, versions, write_report
+from vocalsep.errors import AudioError, OptionError, printable, shown
+from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
+from vocalsep.threads import threads_per_job
+from vocalsep.voices import VoicesLike
+
+if TYPE_CHECKING:
+    from vocalsep.f0.tracks import F0Tracks
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How the recordings of a run are found and worked on.
+
+    Parameters
+    ----------
+    recursive : bool
+        Search folders inside folders.
+    overwrite : bool
+        Separate again what is done, and replace files in the way.
+    jobs : int
+        Number of recordings at a time: processes that share the cores or the GPU. A script needs
+        `if __name__ == "__main__":` for more than one.
+    ray : str, optional
+        Address of a Ray cluster, see `vocalsep.batch.ray`.
+    report : Path, optional
+        File of the report; None is report.json in the output folder.
+
+    Raises
+    ------
+    OptionError
+        If `jobs` is not positive.
+    """
+
+    recursive: bool = False
+    overwrite: bool = False
+    jobs: int = 1
+    ray: str | None = None
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise OptionError(f"jobs is {shown(self.jobs)}; expected 1 or more", parameter="jobs")
+
+
+class Monitor:
+    """Follows a run; the base class ignores everything."""
+
+    def started(self, jobs: Sequence[Job]) -> None:
+        """Take the recordings that will be separated."""
+
+    def progress(self, job: Job, stage: str, fraction: float) -> None:
+        """Take the progress of a recording; called only if one is separated at a time."""
+
+    def finished(self, result: Result) -> None:
+        """Take the result of a recording."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A run that is planned; nothing is written or loaded yet.
+
+    Parameters
+    ----------
+    plan : Plan
+        The recordings.
+    options : JobOptions
+        How they are separated.
+    batch : BatchOptions
+        How they are worked on.
+    report : Path
+        File of the report.
+    """
+
+    plan: Plan
+    options: JobOptions
+    batch: BatchOptions
+    report: Path
+
+    def run(self, monitor: Monitor | None = None, command: Sequence[str] | None = None) -> list[Result]:
+        """Separate the recordings, and write the report whatever happens.
+
+        Parameters
+        ----------
+        monitor : Monitor, optional
+            Follows the run.
+        command : sequence of str, optional
+            The command line, for the report.
+
+        Raises
+        ------
+        OutputError
+            If the report cannot be written.
+        WeightsError
+            If the networks cannot be loaded.
+        """
+        monitor = monitor or Monitor()
+        results: dict[Path, Result] = {}
+
+        def finish(job: Job, result: Result) -> None:
+            results[job.record] = result
+            monitor.finished(result)
+
+        started = time.perf_counter()
+        header = self._header(command)
+        write_report(self.report, header, [])  # fails before the work, not after it
+        try:
+            self._run(monitor, finish)
+            header["interrupted"] = False
+        finally:
+            ordered = [results[job.record] for job in self.plan.jobs if job.record in results]
+            ordered += [self._unreadable(folder, why) for folder, why in self.plan.unreadable.items()]
+            header["seconds"] = round(time.perf_counter() - started, 3)
+            write_report(self.report, header, ordered)
+        return ordered
+
+    def _run(self, monitor: Monitor, finish: Callable[[Job, Result], None]) -> None:
+        for folder, why in self.plan.unreadable.items():
+            monitor.finished(self._unreadable(folder, why))
+        waiting = []
+        for job in self.plan.jobs:
+            result = check(job, self.options)
+            if result is None:
+                waiting.append(job)
+                continue
+            if result.status == "skipped":
+                remove_temporary(job, done=True)
+            finish(job, result)
+        monitor.started(waiting)
+        if not waiting:
+            return
+        if self.batch.ray is not None:
+            from vocalsep.batch.ray import run_on_ray
+
+            run_on_ray(waiting, self.options, self.batch.ray, self.batch.jobs, finish)
+        elif self.processes > 1:
+            from vocalsep.batch.processes import run_in_processes
+
+            run_in_processes(waiting, self.options, self.processes, finish)
+        else:
+            load = cache(partial(load_separator, self.options.networks))
+            for job in waiting:
+                finish(job, run_job(job, self.options, load, partial(monitor.progress, job)))
+
+    @property
+    def processes(self) -> int:
+        """Number of recordings at a time on this machine."""
+        return min(self.batch.jobs, len(self.plan.jobs))
+
+    @staticmethod
+    def _unreadable(folder: Path, why: str) -> Result:
+        return failure(folder, AudioError(f"{printable(folder)}: cannot be read ({why})"))
+
+    def _header(self, command: Sequence[str] | None) -> dict[str, Any]:
+        import platform
+
+        return {
+            "command": None if command is None else list(command),
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            "interrupted": True,
+            "versions": versions(),
+            "machine": {
+                "platform": platform.platform(),
+                "device": self.options.networks.device,
+                "threads": 1 if self.batch.ray is not None else threads_per_job(max(1, self.processes)),
+                "jobs": self.batch.jobs,
+                "ray": self.batch.ray,
+            },
+            "setup": self.options.setup,
+        }
+
+
+def prepare(
+    paths: Iterable[PathLike],
+    out: PathLike,
+    separation: SeparationOptions,
+    output: OutputOptions,
+    networks: NetworkOptions,
+    batch: BatchOptions,
+    f0s: F0Tracks | None = None,
+) -> Batch:
+    """Return a run that is planned; whatever can be refused is refused here.
+
+    Parameters
+    ----------
+    paths, out
+        See `separate_files`.
+    separation, output, networks, batch
+        All options.
+    f0s : F0Tracks, optional
+        F0 tracks of the only recording.
+
+    Raises
+    ------
+    VocalsepError
+        If something cannot be used.
+    """
+    from vocalsep.device import resolve_device
+
+    if isinstance(paths, str | os.PathLike):
+        raise OptionError(f"paths is {shown(paths)}; expected a list of paths", parameter="paths")
+    out = Path(out)
+    stems = output.files_of(separation.stem_names(None if f0s is None else f0s.names))
+    plan = make_plan(paths, out, stems, output, batch.recursive)
+    if f0s is not None and len(plan.jobs) > 1:
+        raise OptionError(
+            f"f0 tracks belong to one recording, but there are {len(plan.jobs)} recordings", parameter="f0s"
+        )
+    report = batch.report or out / NAME
+    check_report_path(report)
+    if batch.ray is None:
+        networks = replace(networks, device=resolve_device(networks.device))
+    setup = make_setup(separation, output, networks, f0s)
+    return Batch(plan, JobOptions(separation, output, networks, setup, f0s, batch.overwrite), batch, report)
+
+
+def make_setup(
+    separation: SeparationOptions, output: OutputOptions, networks: NetworkOptions, f0s: F0Tracks | None
+) -> dict[str, Any]:
+    """Return what decides on the stems besides the recording, as it stands in a record."""
+    options = {**asdict(separation), **asdict(output)}
+    del options["filename"]  # decides where the stems go, not on what they are
+    options["voices"] = None
+    if separation.voices is not None or f0s is None:
+        options["voices"] = [f"{voice.name}={voice.fmin:g}-{voice.fmax:g}" for voice in separation.parts]
+    if not separation.adapt:
+        options["adapt_seconds"] = options["seed"] = None
+    digest = None
+    if f0s is not None:
+        named = repr((f0s.names, f0s.hop, f0s.frequencies.shape)).encode()
+        digest = hashlib.sha256(named + f0s.frequencies.astype("float32").tobytes()).hexdigest()
+    networks_used = {"estimator": networks.model, "tracker": networks.tracker if f0s is None else None}
+    return {
+        "vocalsep": __version__,
+        "networks": {
+            kind: name and {"name": name, "sha256": weights.checkpoint_sha256(name)}
+            for kind, name in networks_used.items()
+        },
+        "options": options,
+        "f0": digest,
+    }
+
+
+def separate_files(
+    paths: Iterable[PathLike],
+    out: PathLike,
+    *,
+    separation: SeparationOptions = SeparationOptions(),  # noqa: B008 (frozen)
+    output: OutputOptions = OutputOptions(),  # noqa: B008
+    voices: VoicesLike | None = None,
+    residual: bool | None = None,
+    adapt: bool | None = None,
+    adapt_seconds: float | None = None,
+    seed: int | None = None,
+    format: str | None = None,
+    bit_depth: str | None = None,
+    clip_mode: str | None = None,
+    two_stems: str | None = None,
+    filename: str | None = None,
+    model: PathLike = NetworkOptions.model,
+    tracker: PathLike = NetworkOptions.tracker,
+    device: str = NetworkOptions.device,
+    recursive: bool = BatchOptions.recursive,
+    overwrite: bool = BatchOptions.overwrite,
+    jobs: int = BatchOptions.jobs,
+    ray: str | None = BatchOptions.ray,
+    report: PathLike | None = None,
+    on_result: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """Separate files and folders of recordings, and write the stems to a folder.
+
+    Recordings that are done (see `vocalsep.batch.record`) are skipped, so the same call resumes an interrupted run. A
+    recording that fails does not stop the others.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Audio files, and folders of audio files whose structure is kept.
+    out : path
+        Output folder.
+    separation : SeparationOptions
+        How to separate. The keywords from `voices` to `seed` replace single fields; None leaves a field as it is.
+    output : OutputOptions
+        How to write the stems; likewise the keywords from `format` to `filename`.
+    model, tracker, device
+        See `vocalsep.options.NetworkOptions`.
+    recursive, overwrite, jobs, ray, report
+        See `BatchOptions`.
+    on_result : callable, optional
+        Called with the result of each recording as soon as it is known.
+
+    Returns
+    -------
+    list of Result
+        Result of each recording, in the order of the paths. A recording that failed has the status "failed".
+
+    Raises
+    ------
+    VocalsepError
+        If an option cannot be used, two recordings would write the same stems, or the networks cannot be loaded.
+
+    Examples
+    --------
+    >>> import vocalsep
+    >>> results = vocalsep.separate_files(["concerts/"], "stems", voices="SATB")  # doctest: +SKIP
+    >>> [result.source for result in results if result.status == "failed"]  # doctest: +SKIP
+    []
+    """
+    separation = _replaced(
+        separation,
+        {"voices": voices, "residual": residual, "adapt": adapt, "adapt_seconds": adapt_seconds, "seed": seed},
+    )
+    output = _replaced(
+        output,
+        {
+            "format": format,
+            "bit_depth": bit_depth,
+            "clip_mode": clip_mode,
+            "two_stems": two_stems,
+            "filename": filename,
+        },
+    )
+    networks = NetworkOptions(model=os.fspath(model), tracker=os.fspath(tracker), device=device)
+    batch = BatchOptions(recursive, overwrite, jobs, ray, None if report is None else Path(report))
+    monitor = Monitor()
+    if on_result is not None:
+        monitor.finished = on_result  # type: ignore[method-assign]
+    return prepare(paths, out, separation, output, networks, batch).run(monitor)
+
+
+def _replaced(options: Any, fields: Mapping[str, Any]) -> Any:
+    return replace(options, **{name: value for name, value in fields.items() if value is not None})
