@@ -1,1 +1,1 @@
-"""Evaluation: metrics, baselines, and the benchmark on the development split."""
+"""How good separation and tracking are: metrics, baselines, and the benchmarks of `vocalsep bench`."""

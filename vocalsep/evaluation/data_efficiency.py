@@ -1,150 +1,114 @@
-"""Quality against the seconds of mixture that a network was trained on: for some systems, as a table and a picture.
+"""The benchmark of data efficiency: quality against the seconds of mixture that a network is trained on.
 
-The question is that of US (arXiv 2201.09592, section VI), whose US-S learned from 2 min 40 s.
+Every amount is trained on for the same number of steps, and validated on the same ends of the takes. The question is
+that of US, whose US-S learned from 2 min 40 s (K. Schulze-Forster et al., "Unsupervised Music Source Separation Using
+Differentiable Parametric Source Models", IEEE/ACM TASLP 2023, section VI).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+
+from vocalsep.audio import Float32
 from vocalsep.errors import MissingExtraError, OptionError
+from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.baselines.ideal import separate_ideal
-from vocalsep.evaluation.benchmark import IDEAL, Ensemble
-from vocalsep.evaluation.metrics import Scores, frame_scores, overall
-from vocalsep.evaluation.runs import Report, Settings, TrainingData, limited, mixture_seconds, trained, weights_of
-from vocalsep.evaluation.systems import COMB, OURS, SYSTEMS
+from vocalsep.evaluation.ensemble import Ensemble
+from vocalsep.evaluation.metrics import Values, frame_scores, mean_median
+from vocalsep.evaluation.systems import NETWORKS, SYSTEMS
+from vocalsep.evaluation.trained import TrainedNetworks
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.files import write_file
-from vocalsep.timebase import MODEL_SAMPLE_RATE
 
-LEARNERS = (OURS, "us", "unet")
-"""Systems that are trained at each amount, unless others are asked for."""
+LEARNERS = ("vocalsep", "us", "unet")
+"""Systems that are trained at each amount by default."""
 _COLOURS = ("#c1121f", "#1d6fb8", "#2a9d56", "#8a4fbf", "#b8860b")
 _MARKS = ("o", "s", "^", "D", "v")
 
 
-@dataclass(frozen=True)
-class Point:
-    """The quality that a system has reached.
+class Point(NamedTuple):
+    """The quality that a system reaches.
 
     Parameters
     ----------
-    system
-        Its name.
-    seconds
-        Of the mixture it was trained on; None for what learns nothing.
-    scores
-        SI-SDR, one for each voice.
+    system : str
+        Name of the system.
+    seconds : float, optional
+        Seconds of mixture that it was trained on; None for a system that does not learn.
+    scores : dict from str to ndarray, shape (frames,)
+        SI-SDR of each voice, and of all frames under "all".
     """
 
     system: str
     seconds: float | None
-    scores: tuple[Scores, ...]
-
-    @property
-    def total(self) -> Scores:
-        """The frames of all voices."""
-        return overall(self.scores)
-
-
-def amounts(data: TrainingData, wanted: Sequence[float]) -> list[float]:
-    """Return how many seconds of mixture can be trained on: those that are wanted, but no more than there are.
-
-    Examples
-    --------
-    Of 137 s, those asked for up to 160 become 20, 40, 80 and 137.
-
-    Raises
-    ------
-    OptionError
-        If an amount is not more than 0.
-    """
-    if not wanted or min(wanted) <= 0:
-        raise OptionError(f"seconds of training audio are {list(wanted)}; expected some, each more than 0")
-    available = mixture_seconds(limited(data.split[0]))
-    # To the tenth of a second, so that runs are found again by the name of their folder.
-    return sorted({min(float(seconds), int(10 * available) / 10) for seconds in wanted})
+    scores: dict[str, Values]
 
 
 def learning_curves(
-    ensemble: Ensemble,
-    tracks: F0Tracks,
-    systems: Sequence[str],
-    data: TrainingData,
-    seconds: Sequence[float],
-    settings: Settings,
-    folder: Path,
-    *,
-    device: str = "cpu",
-    retrain: bool = False,
-    report: Report = lambda _: None,
+    ensemble: Ensemble, tracks: F0Tracks, systems: Sequence[str], networks: TrainedNetworks, seconds: Sequence[float]
 ) -> Iterator[Point]:
-    """Train systems on ever more audio and yield how well they separate, after the comb and the ideal masks.
-
-    Every amount is trained on for the same number of steps and validated on the same ends of the takes, which do not
-    count as training audio.
+    """Train systems on different amounts of audio; yield their scores, after those of the comb and the ideal masks.
 
     Parameters
     ----------
-    ensemble
-        What to separate; its singers must not be trained on.
-    tracks
-        Its f0, with which all systems separate.
-    systems
-        Names of systems that train a network.
-    data
-        To train on.
-    seconds
-        Of mixture, as given by `amounts`.
-    settings
-        How to train.
-    folder
-        For the runs, each in a folder named by system and seconds; those that are there are found again.
-    device, retrain, report
-        See `runs.trained`.
+    ensemble : Ensemble
+        Stems to mix and separate.
+    tracks : F0Tracks
+        F0 tracks that all systems get.
+    systems : sequence of str
+        Names of systems that have a network of their own.
+    networks : TrainedNetworks
+        Networks that are trained.
+    seconds : sequence of float
+        Amounts of training audio.
 
     Raises
     ------
     OptionError
-        If a system is unknown or trains nothing.
+        If a system is unknown or has no network of its own.
     """
-    wrong = [name for name in systems if name not in SYSTEMS or SYSTEMS[name].recipe is None]
+    wrong = [name for name in systems if name not in NETWORKS]
     if wrong:
-        able = ", ".join(name for name, system in SYSTEMS.items() if system.recipe is not None)
-        raise OptionError(f"no system that is trained is named {wrong[0]!r}; expected some of {able}")
-    mixture, stems = ensemble.mixture, ensemble.stems
-    comb = SYSTEMS[COMB].open("", device).separate(mixture, tracks)
-    yield Point(COMB, None, frame_scores(stems, comb, mixture, MODEL_SAMPLE_RATE))
-    ideal = separate_ideal(mixture, stems, MODEL_SAMPLE_RATE)
-    yield Point(IDEAL, None, frame_scores(stems, ideal, mixture, MODEL_SAMPLE_RATE))
-    for amount in seconds:
+        raise OptionError(
+            f"no network is named {wrong[0]!r}; expected some of {', '.join(NETWORKS)}", parameter="names"
+        )
+    mixture = ensemble.mixture
+
+    def point(system: str, amount: float | None, estimates: Float32) -> Point:
+        scores = frame_scores(ensemble.stems, estimates, mixture)
+        return Point(system, amount, {"all": np.concatenate(scores), **dict(zip(ensemble.names, scores, strict=True))})
+
+    yield point("comb", None, separate_comb(mixture, tracks))
+    yield point("ideal", None, separate_ideal(mixture, ensemble.stems))
+    for amount in networks.amounts(seconds):
         for name in systems:
-            place = folder / f"{name}-{amount:g}s"
-            here = replace(settings, seconds=amount)
-            run = trained(name, SYSTEMS[name], here, data, place, device=device, retrain=retrain, report=report)
-            found = SYSTEMS[name].open(str(weights_of(place)), device).separate(mixture, tracks)
-            yield Point(name, run.audio_seconds, frame_scores(stems, found, mixture, MODEL_SAMPLE_RATE))
+            found = networks.get(name, amount)
+            assert found is not None  # there are singers to train on, or amounts() would have failed
+            separate = SYSTEMS[name].load(str(found[0]), networks.separator.device)
+            yield point(name, found[1].audio_seconds, separate(mixture, tracks))
 
 
-def format_points(points: Sequence[Point], names: Sequence[str]) -> Iterator[str]:
+def format_points(points: Sequence[Point]) -> Iterator[str]:
     """Yield the lines of a table of SI-SDR, mean / median in dB, over all voices and for each."""
-    yield f"{'system':<18}{'seconds':>9}{'all':>17}" + "".join(f"{name:>17}" for name in names)
+    yield f"{'system':<18}{'seconds':>9}" + "".join(f"{name:>17}" for name in points[0].scores)
     for point in points:
         seconds = "" if point.seconds is None else f"{point.seconds:.0f}"
-        cells = [point.total, *point.scores]
-        yield f"{point.system:<18}{seconds:>9}" + "".join(f"{cell!s:>17}" for cell in cells)
+        cells = ["{:.2f} / {:.2f}".format(*mean_median(values)) for values in point.scores.values()]
+        yield f"{point.system:<18}{seconds:>9}" + "".join(f"{cell:>17}" for cell in cells)
 
 
-def write_csv(path: Path, points: Sequence[Point], names: Sequence[str]) -> None:
-    """Write a line for each point and voice, or "all": mean and median of SI-SDR in dB, and the frames they are of.
+def write_csv(path: Path, points: Sequence[Point]) -> None:
+    """Write a row for each point and voice, and for all voices: mean and median of SI-SDR in dB, number of frames.
 
     Raises
     ------
-    OptionError
+    OutputError
         If the file cannot be written.
     """
     stream = io.StringIO()
@@ -152,78 +116,56 @@ def write_csv(path: Path, points: Sequence[Point], names: Sequence[str]) -> None
     writer.writerow(["system", "seconds", "voice", "mean", "median", "frames"])
     for point in points:
         seconds = "" if point.seconds is None else f"{point.seconds:.2f}"
-        for voice, cell in (("all", point.total), *zip(names, point.scores, strict=True)):
-            writer.writerow([point.system, seconds, voice, f"{cell.mean:.4f}", f"{cell.median:.4f}", cell.values.size])
-    write_file(path, stream.getvalue().encode(), "CSV", OptionError)
+        for voice, values in point.scores.items():
+            mean, median = mean_median(values)
+            writer.writerow([point.system, seconds, voice, f"{mean:.4f}", f"{median:.4f}", values.size])
+    write_file(path, stream.getvalue().encode())
 
 
-def curves(points: Sequence[Point]) -> Mapping[str, list[tuple[float, float]]]:
-    """Return seconds and mean SI-SDR of each system that learns, by the seconds."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for point in sorted((p for p in points if p.seconds is not None), key=lambda p: p.seconds or 0.0):
-        found.setdefault(point.system, []).append((point.seconds or 0.0, point.total.mean))
-    return found
-
-
-def plot(path: Path, points: Sequence[Point], *, title: str = "") -> None:
+def plot(path: Path, points: Sequence[Point]) -> None:
     """Draw mean SI-SDR against the seconds of training audio and write a PNG.
 
     Parameters
     ----------
-    path
-        Of the PNG.
-    points
-        What learns becomes a line, what does not a dashed level.
-    title
-        Above the picture.
+    path : Path
+        The file.
+    points : sequence of Point
+        Systems that learn become lines, others dashed levels.
 
     Raises
     ------
     MissingExtraError
         If matplotlib is not installed.
-    OptionError
+    OutputError
         If the file cannot be written.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("matplotlib is not installed; pip install 'vocalsep[plot]' brings it") from error
+        raise MissingExtraError("matplotlib is not installed; install it with pip install 'vocalsep[plot]'") from error
 
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    lines = curves(points)
-    for number, (name, line) in enumerate(lines.items()):
-        axes.plot(
-            [x for x, _ in line],
-            [y for _, y in line],
-            label=SYSTEMS[name].title,
-            linewidth=2,
-            color=_COLOURS[number % len(_COLOURS)],
-            marker=_MARKS[number % len(_MARKS)],
-        )
+    learners = list(dict.fromkeys(point.system for point in points if point.seconds is not None))
+    ticks = sorted({point.seconds for point in points if point.seconds is not None})
+    for number, name in enumerate(learners):
+        line = sorted((p.seconds or 0.0, mean_median(p.scores["all"])[0]) for p in points if p.system == name)
+        seconds, means = zip(*line, strict=True)
+        colour, mark = _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
+        axes.plot(seconds, means, label=SYSTEMS[name].title, linewidth=2, color=colour, marker=mark)
     for point in points:
         if point.seconds is None:
-            level = point.total.mean
+            level = mean_median(point.scores["all"])[0]
             axes.axhline(level, color="0.5", linestyle="--", linewidth=1)
-            axes.annotate(
-                "ideal ratio masks" if point.system == IDEAL else SYSTEMS[point.system].title,
-                (0.995, level),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="right",
-                color="0.4",
-            )
-    ticks = sorted({x for line in lines.values() for x, _ in line})
+            label = SYSTEMS[point.system].title if point.system in SYSTEMS else "ideal ratio masks"
+            axes.text(0.995, level, label, transform=axes.get_yaxis_transform(), ha="right", va="bottom", color="0.4")
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, labels=[f"{tick:.0f}" for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="training audio (s of mixture)", ylabel="SI-SDR, mean (dB)", title=title)
+    axes.set(xlabel="training audio (s of mixture)", ylabel="SI-SDR, mean (dB)")
     axes.grid(axis="y", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(learners), frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    write_file(path, content.getvalue(), "PNG", OptionError)
+    write_file(path, content.getvalue())

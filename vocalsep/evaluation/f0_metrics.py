@@ -1,23 +1,41 @@
-"""Metrics of f0 tracks of an ensemble: what is wrong with them, mir_eval's figures, and what confidence is worth.
+"""Metrics of f0 tracks.
 
-Truth and estimate are arrays of one shape (voices, frames) in Hz, 0 = unvoiced; a pitch is right within 50 cents.
-The F-measure for each voice is `metrics.f0_f_measure`.
+Conventions
+-----------
+`truth` and `estimate` are arrays of one shape (voices, frames) in Hz, 0 = unvoiced. A pitch is right if it is within 50
+cents of the true one. A voice that never sings has no score (NaN).
+
+Metrics
+-------
+* `f_measure`: F-measure of each voice.
+* `outcomes`: numbers of frames by kind of mistake.
+* `calibration`: how often an estimate of a given confidence is right [1]_.
+* `multipitch_scores`: the set of pitches in each frame, whoever sings them [2]_, by mir_eval.
+* `melody_scores`: each voice as if it were the melody [3]_, by mir_eval.
+
+References
+----------
+.. [1] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks", ICML 2017.
+.. [2] M. Bay, A. Ehmann, J. Downie, "Evaluation of multiple-F0 estimation and tracking systems", ISMIR 2009.
+.. [3] J. Salamon, E. Gómez, D. Ellis, G. Richard, "Melody extraction from polyphonic music signals", IEEE Signal
+   Processing Magazine 2014.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vocalsep.dsp.units import hz_to_cents
 from vocalsep.errors import F0Error, MissingExtraError
-from vocalsep.evaluation.metrics import agree
 from vocalsep.timebase import HOP
 
+TOLERANCE_CENTS = 50.0
+"""Largest deviation of a right pitch: half a semitone."""
 OUTCOMES = ("right", "other voice", "octave", "other pitch", "false alarm", "missed")
 """What can become of a frame that is voiced in truth or estimate, in the order of `outcomes`."""
 MELODY_METRICS = (
@@ -30,25 +48,61 @@ MELODY_METRICS = (
 """mir_eval's names, in the order of `melody_scores`."""
 MULTIPITCH_METRICS = ("Precision", "Recall", "Accuracy", "Total Error", "Chroma Accuracy")
 """mir_eval's names, in the order of `multipitch_scores`."""
-_OCTAVES = (-2400.0, -1200.0, 1200.0, 2400.0)  # cents
+CONFIDENCE_BINS = 10
+"""Bins of equal width into which `calibration` divides confidence."""
+
+Tracks = NDArray[np.float64]
 
 
-def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
-    """Count what became of the frames of each voice that are voiced in truth or estimate.
+def f_measure(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
+    """Return the F-measure of each voice: the harmonic mean of precision and recall.
 
-    Where both are voiced the pitch is, of these, the first that fits: right; the true note of another voice (two
-    voices are swapped, or follow one); one or two octaves off; another pitch. Where only the estimate is voiced it is
-    a false alarm, whatever its pitch; where only the truth is, the frame is missed.
+    Precision is the share of right frames among those voiced in the estimate, recall among those voiced in the truth.
 
     Parameters
     ----------
-    truth, estimate
-        Hz, shape (voices, frames), 0 = unvoiced.
+    truth, estimate : array_like, shape (voices, frames)
+        F0 in Hz, 0 = unvoiced.
 
     Returns
     -------
-    ndarray
-        Frames, shape (voices, 6), in the order of `OUTCOMES`.
+    ndarray, shape (voices,)
+        F-measure in [0, 1]; NaN for a voice that is unvoiced in both.
+
+    Raises
+    ------
+    F0Error
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> f_measure([[200.0, 200.0, 0.0]], [[201.0, 300.0, 0.0]])
+    array([0.5])
+    """
+    true, found = _pair(truth, estimate)
+    with np.errstate(invalid="ignore"):
+        measure: NDArray[np.float64] = (
+            2 * _right(true, found).sum(axis=-1) / ((true > 0).sum(axis=-1) + (found > 0).sum(axis=-1))
+        )
+    return measure
+
+
+def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
+    """Count what becomes of the frames of each voice that are voiced in truth or estimate.
+
+    Where both are voiced, the first of these that fits counts: right; the true note of another voice; one or two
+    octaves off; another pitch. A frame that is voiced in the estimate only is a false alarm, one that is voiced in the
+    truth only is missed.
+
+    Parameters
+    ----------
+    truth, estimate : array_like, shape (voices, frames)
+        F0 in Hz, 0 = unvoiced.
+
+    Returns
+    -------
+    ndarray, shape (voices, 6)
+        Number of frames in the order of `OUTCOMES`.
 
     Raises
     ------
@@ -63,60 +117,53 @@ def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
     """
     true, found = _pair(truth, estimate)
     both = (true > 0) & (found > 0)
-    right = agree(found, true)
-    others = np.zeros_like(both)
-    for voice in range(len(true)):
-        theirs = np.delete(true, voice, axis=0)
-        others[voice] = agree(found[voice], theirs).any(axis=0)
-    octave = np.any([agree(found, true * 2 ** (cents / 1200)) for cents in _OCTAVES], axis=0)
-    kinds = [right, others, octave, np.ones_like(both)]
+    other_voice = np.array(
+        [_right(found[voice], np.delete(true, voice, axis=0)).any(axis=0) for voice in range(len(true))]
+    )
+    octave = np.any([_right(found, true * factor) for factor in (0.25, 0.5, 2, 4)], axis=0)
+    kinds = [_right(found, true), other_voice, octave, np.ones_like(both)]
     masks = [both & kind & ~np.any(kinds[:rank], axis=0) for rank, kind in enumerate(kinds)]
     masks += [(true == 0) & (found > 0), (true > 0) & (found == 0)]
     return np.stack([mask.sum(axis=1) for mask in masks], axis=1)
 
 
-def _pair(truth: ArrayLike, estimate: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    true, found = np.asarray(truth, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
-    if true.shape != found.shape or true.ndim != 2:
-        raise F0Error(f"truth has shape {true.shape} and estimate {found.shape}; expected (voices, frames) twice")
-    return true, found
-
-
 class Calibration(NamedTuple):
-    """How often estimates of a confidence are right, in bins of equal width over [0, 1]."""
+    """How often estimates of a confidence are right, in bins of equal width over [0, 1].
 
-    edges: NDArray[np.float64]
-    """Of the bins, shape (bins + 1,)."""
+    Parameters
+    ----------
+    frames : ndarray of int, shape (bins,)
+        Voiced estimates in each bin.
+    confidence : ndarray, shape (bins,)
+        Their mean confidence; NaN for an empty bin.
+    right : ndarray, shape (bins,)
+        Share of them that are right; NaN for an empty bin.
+    """
+
     frames: NDArray[np.int64]
-    """Voiced estimates in each bin, shape (bins,)."""
     confidence: NDArray[np.float64]
-    """Their mean confidence, shape (bins,); NaN for an empty bin."""
     right: NDArray[np.float64]
-    """The fraction of them within 50 cents of the truth, shape (bins,); NaN for an empty bin."""
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error: sum over bins of frames / all frames * |right - confidence|; NaN without frames.
-
-        C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks", ICML 2017.
-        """
+        """Expected calibration error: mean of |right - confidence| over all frames; NaN without frames."""
         filled = self.frames > 0
         gap = np.abs(self.right - self.confidence)[filled]
         return float(np.average(gap, weights=self.frames[filled])) if filled.any() else float("nan")
 
 
-def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike, *, bins: int = 10) -> Calibration:
+def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike) -> Calibration:
     """Compare the confidence of voiced estimates with how often they are right.
 
-    An estimate where the truth is unvoiced is wrong. Frames that the estimate leaves unvoiced do not count: their
-    confidence is 0 by convention.
+    An estimate in a frame that is unvoiced in the truth is wrong. Frames that are unvoiced in the estimate do not
+    count.
 
     Parameters
     ----------
-    truth, estimate
-        Hz, shape (voices, frames), 0 = unvoiced.
-    confidence
-        In [0, 1], same shape; a value on an edge belongs to the bin above it.
+    truth, estimate : array_like, shape (voices, frames)
+        F0 in Hz, 0 = unvoiced.
+    confidence : array_like, shape (voices, frames)
+        Confidence in [0, 1]; a value on the edge of a bin counts in the bin above it.
 
     Raises
     ------
@@ -125,23 +172,84 @@ def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike, *,
 
     Examples
     --------
-    >>> found = calibration([[200.0, 200.0, 0.0]], [[200.0, 300.0, 200.0]], [[0.9, 0.4, 0.1]], bins=2)
-    >>> found.frames, found.right, round(found.expected_error, 2)
-    (array([2, 1]), array([0., 1.]), 0.2)
+    >>> found = calibration([[200.0, 200.0, 0.0]], [[200.0, 300.0, 200.0]], [[0.95, 0.45, 0.15]])
+    >>> found.frames, round(found.expected_error, 2)
+    (array([0, 1, 0, 0, 1, 0, 0, 0, 0, 1]), 0.22)
     """
     true, found = _pair(truth, estimate)
     given = np.asarray(confidence, dtype=np.float64)
     if given.shape != found.shape:
-        raise F0Error(f"confidence has shape {given.shape}; expected that of the estimate, {found.shape}")
-    edges = np.linspace(0, 1, bins + 1)
+        raise F0Error(f"confidence must have the shape of the estimate, {found.shape}, but got {given.shape}")
     voiced = found > 0
-    # The margin keeps 0.8 as float32, a little above or below it, in the bin that a reader looks it up in.
-    place = np.clip(np.searchsorted(edges, given[voiced] + 1e-6, side="right") - 1, 0, bins - 1)
-    frames = np.bincount(place, minlength=bins)
+    # The margin puts 0.8 in float32, which is a little above or below 0.8, into the bin from 0.8 to 0.9.
+    edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
+    place = np.clip(np.searchsorted(edges, given[voiced] + 1e-6, side="right") - 1, 0, CONFIDENCE_BINS - 1)
+    frames = np.bincount(place, minlength=CONFIDENCE_BINS)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, weights=given[voiced], minlength=bins) / frames
-        right = np.bincount(place, weights=agree(found, true)[voiced], minlength=bins) / frames
-    return Calibration(edges, frames, mean, right)
+        mean = np.bincount(place, weights=given[voiced], minlength=CONFIDENCE_BINS) / frames
+        right = np.bincount(place, weights=_right(found, true)[voiced], minlength=CONFIDENCE_BINS) / frames
+    return Calibration(frames, mean, right)
+
+
+def multipitch_scores(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
+    """Return mir_eval's figures for the set of pitches in each frame.
+
+    Parameters
+    ----------
+    truth, estimate : array_like, shape (voices, frames)
+        F0 in Hz on the 16-ms grid, 0 = unvoiced.
+
+    Returns
+    -------
+    ndarray, shape (5,)
+        In the order of `MULTIPITCH_METRICS`; NaN if nobody sings in the truth.
+
+    Raises
+    ------
+    MissingExtraError
+        If mir_eval is not installed.
+    """
+    true, found = _pair(truth, estimate)
+    if not (true > 0).any():
+        return np.full(len(MULTIPITCH_METRICS), np.nan)
+    times = np.arange(true.shape[1]) * HOP
+    true_sets, found_sets = ([np.sort(column[column > 0]) for column in tracks.T] for tracks in (true, found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mir_eval warns of an estimate without pitches, which scores 0
+        scores = require_mir_eval().multipitch.evaluate(times, true_sets, times, found_sets)
+    return np.array([scores[name] for name in MULTIPITCH_METRICS])
+
+
+def melody_scores(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
+    """Return mir_eval's figures of melody extraction for each voice.
+
+    A frame that the estimate leaves unvoiced has no pitch, so it also counts against raw pitch accuracy.
+
+    Parameters
+    ----------
+    truth, estimate : array_like, shape (voices, frames)
+        F0 in Hz on the 16-ms grid, 0 = unvoiced.
+
+    Returns
+    -------
+    ndarray, shape (voices, 5)
+        In the order of `MELODY_METRICS`; NaN for a voice that never sings in the truth.
+
+    Raises
+    ------
+    MissingExtraError
+        If mir_eval is not installed.
+    """
+    melody = require_mir_eval().melody
+    true, found = _pair(truth, estimate)
+    times = np.arange(true.shape[1]) * HOP
+    table = np.full((len(true), len(MELODY_METRICS)), np.nan)
+    for voice in np.flatnonzero((true > 0).any(axis=1)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scores = melody.evaluate(times, true[voice], times, found[voice])
+        table[voice] = [scores[name] for name in MELODY_METRICS]
+    return table
 
 
 def require_mir_eval() -> ModuleType:
@@ -156,81 +264,23 @@ def require_mir_eval() -> ModuleType:
         import mir_eval.melody
         import mir_eval.multipitch
     except ImportError as error:
-        raise MissingExtraError("mir_eval is not installed; pip install 'vocalsep[eval]' brings it") from error
+        raise MissingExtraError("mir_eval is not installed; install it with pip install 'vocalsep[eval]'") from error
     module: ModuleType = mir_eval
     return module
 
 
-def multipitch_scores(truth: ArrayLike, estimate: ArrayLike, *, hop: float = HOP) -> NDArray[np.float64]:
-    """Return mir_eval's figures for the set of pitches in each frame, whoever sings them.
-
-    M. Bay, A. Ehmann, J. Downie, "Evaluation of multiple-F0 estimation and tracking systems", ISMIR 2009: a pitch
-    is right within half a semitone, each at most once; total error is substitutions, misses and false alarms over the
-    true pitches.
-
-    Parameters
-    ----------
-    truth, estimate
-        Hz, shape (voices, frames), 0 = unvoiced.
-    hop
-        Seconds between frames.
-
-    Returns
-    -------
-    ndarray
-        In the order of `MULTIPITCH_METRICS`; NaN where nobody sings in the truth.
-
-    Raises
-    ------
-    MissingExtraError
-        If mir_eval is not installed.
-    """
-    true, found = _pair(truth, estimate)
-    times = np.arange(true.shape[1]) * hop
-    sets = [[np.sort(column[column > 0]) for column in tracks.T] for tracks in (true, found)]
-    if not (true > 0).any():
-        return np.full(len(MULTIPITCH_METRICS), np.nan)
-    return np.array(_scores(require_mir_eval().multipitch, times, sets[0], sets[1], MULTIPITCH_METRICS))
+def _pair(truth: ArrayLike, estimate: ArrayLike) -> tuple[Tracks, Tracks]:
+    true, found = np.asarray(truth, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
+    if true.shape != found.shape or true.ndim != 2:
+        raise F0Error(
+            f"truth and estimate must have one shape (voices, frames), but have {true.shape} and {found.shape}"
+        )
+    return true, found
 
 
-def _scores(task: ModuleType, times: NDArray[Any], true: Any, found: Any, names: Sequence[str]) -> list[float]:
-    """Return figures of one of mir_eval's tasks."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an estimate without a pitch scores 0, which the table shows
-        scores = task.evaluate(times, true, times, found)
-    return [scores[name] for name in names]
-
-
-def melody_scores(truth: ArrayLike, estimate: ArrayLike, *, hop: float = HOP) -> NDArray[np.float64]:
-    """Return mir_eval's figures of melody extraction for each voice, as if it were the melody.
-
-    J. Salamon, E. Gómez, D. Ellis, G. Richard, "Melody extraction from polyphonic music signals", IEEE Signal
-    Processing Magazine 2014. Trackers here give no pitch where they find no voicing, so such frames count against
-    raw pitch accuracy too.
-
-    Parameters
-    ----------
-    truth, estimate
-        Hz, shape (voices, frames), 0 = unvoiced.
-    hop
-        Seconds between frames.
-
-    Returns
-    -------
-    ndarray
-        Shape (voices, 5), in the order of `MELODY_METRICS`; NaN for a voice that never sings in the truth.
-
-    Raises
-    ------
-    MissingExtraError
-        If mir_eval is not installed.
-    """
-    melody = require_mir_eval().melody
-    true, found = _pair(truth, estimate)
-    times = np.arange(true.shape[1]) * hop
-    table = np.full((len(true), len(MELODY_METRICS)), np.nan)
-    for row, (reference, voice) in enumerate(zip(true, found, strict=True)):
-        if not (reference > 0).any():
-            continue
-        table[row] = _scores(melody, times, reference, voice, MELODY_METRICS)
-    return table
+def _right(found: Tracks, true: Tracks) -> NDArray[np.bool_]:
+    """Return where both are voiced and no more than the tolerance apart; shapes broadcast."""
+    both = (true > 0) & (found > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        near: NDArray[np.bool_] = both & (np.abs(hz_to_cents(found, true)) <= TOLERANCE_CENTS)
+    return near

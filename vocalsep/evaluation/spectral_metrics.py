@@ -1,11 +1,23 @@
-"""Metrics on magnitude spectrograms: spectral SNR, with and without scale, and mel-cepstral distance.
+"""Metrics of separated stems on magnitude spectrograms.
 
-They are those by which US judges its synthesised sources (K. Schulze-Forster, G. Richard, L. Kelley, C. Doire,
-R. Badeau, arXiv 2201.09592, section V), which, unlike SI-SDR, do not ask for the phase. What the paper's text leaves
-open (window, bands, floor) is as in the authors' published evaluation: Hann window of 512 samples at 16 kHz, hop 256,
-the waveform mirrored at its ends; each frame of 1 s is scored by itself, at a mixture that peaks at 1.
+Conventions
+-----------
+`reference` and `estimate` are waveforms of shape (..., samples); S and E below are their magnitude spectrograms. The
+STFT has a Hann window of 512 samples at 16 kHz and a hop of 256; the waveform is mirrored at its ends. Phase does not
+matter to these metrics, unlike to SI-SDR. The definitions are those of [1]_; where its text is silent (window, mel
+bands, floor), they follow the authors' published evaluation.
 
-`reference` and `estimate` are waveforms of shape (..., samples), S and E below their magnitude spectrograms.
+Metrics
+-------
+* `spectral_snr`: 10 log10(sum S^2 / sum (E - S)^2) in dB, more is better.
+* `spectral_si_snr`: the same, invariant to the scale of the estimate.
+* `mel_cepstral_distance`: mean distance of 13 mel cepstra, less is better.
+* `spectral_scores`: all of them in the frames of `metrics.protocol_frames`.
+
+References
+----------
+.. [1] K. Schulze-Forster, G. Richard, L. Kelley, C. Doire, R. Badeau, "Unsupervised Music Source Separation Using
+   Differentiable Parametric Source Models", IEEE/ACM TASLP 2023, section V.
 """
 
 from __future__ import annotations
@@ -17,28 +29,32 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from vocalsep.dsp.chunks import chunks
 from vocalsep.dsp.stft import StftGrid, mel_points, stft
 from vocalsep.errors import AudioError
-from vocalsep.evaluation.metrics import Scores, protocol_frames, validate_stems
+from vocalsep.evaluation.metrics import Values, protocol_frames, same_shape, validate_stems
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 N_CEPSTRA = 13
-"""Mel cepstra that are compared; the first, the level, is one of them."""
+"""Number of mel cepstra; the first one is the level."""
 N_MELS = 128
-_WINDOW = 512 / MODEL_SAMPLE_RATE  # seconds
-_FLOOR = 1e-6  # of the power in a mel band, at full scale and a transform that is not scaled
-_MAX_BLOCK = 64  # frames of 1 s whose spectra are held at once
+GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE, 512 / MODEL_SAMPLE_RATE, 256 / MODEL_SAMPLE_RATE)
+_FLOOR = 1e-6  # power in a mel band, for full scale +-1 and an STFT that is not scaled
+_FRAMES_AT_ONCE = 64  # 1-s frames whose spectrograms are in memory together
 
 
-def spectral_snr(
-    reference: ArrayLike, estimate: ArrayLike, sample_rate: int = MODEL_SAMPLE_RATE
-) -> NDArray[np.float64]:
-    """Return the spectral SNR in dB: 10 log10(sum S^2 / sum (E - S)^2), sums over bins and frames.
+def spectral_snr(reference: ArrayLike, estimate: ArrayLike) -> Values:
+    """Return the spectral SNR.
+
+    Parameters
+    ----------
+    reference, estimate : array_like, shape (..., samples)
+        Waveforms at 16 kHz.
 
     Returns
     -------
-    ndarray
-        Shape (...); 0 for a silent estimate, inf for a perfect one, NaN where both are silent.
+    ndarray, shape (...)
+        Ratio in dB; 0 for a silent estimate, inf for a perfect one, NaN if both are silent.
 
     Raises
     ------
@@ -53,87 +69,82 @@ def spectral_snr(
     >>> round(float(spectral_snr(tone, 0.5 * tone)), 4)
     6.0206
     """
-    s, e = _magnitudes(reference, estimate, sample_rate)
+    s, e = _magnitudes(reference, estimate)
     return _decibels((s**2).sum(dim=(-1, -2)), ((e - s) ** 2).sum(dim=(-1, -2)))
 
 
-def spectral_si_snr(
-    reference: ArrayLike, estimate: ArrayLike, sample_rate: int = MODEL_SAMPLE_RATE
-) -> NDArray[np.float64]:
-    """Return the scale-invariant spectral SNR in dB.
+def spectral_si_snr(reference: ArrayLike, estimate: ArrayLike) -> Values:
+    """Return the scale-invariant spectral SNR.
 
-    10 log10(sum (a S)^2 / sum (E - a S)^2) with a = sum S E / sum S^2, sums over bins and frames.
-
-    Returns
-    -------
-    ndarray
-        Shape (...); -inf for a silent estimate, NaN for a silent reference.
-
-    Raises
-    ------
-    AudioError
-        If the shapes differ.
-    """
-    s, e = _magnitudes(reference, estimate, sample_rate)
-    scale = (s * e).sum(dim=(-1, -2)) / (s**2).sum(dim=(-1, -2))
-    target = scale[..., None, None] * s
-    ratio = _decibels((target**2).sum(dim=(-1, -2)), ((e - target) ** 2).sum(dim=(-1, -2)))
-    nothing = ((e == 0).all(dim=-1).all(dim=-1) & (s != 0).any(dim=-1).any(dim=-1)).numpy()
-    return np.where(nothing, -np.inf, ratio)
-
-
-def mel_cepstral_distance(
-    reference: ArrayLike, estimate: ArrayLike, sample_rate: int = MODEL_SAMPLE_RATE
-) -> NDArray[np.float64]:
-    """Return the mel-cepstral distance: ||c(S) - c(E)|| in each frame of the spectrogram, mean over frames.
-
-    c is the first 13 coefficients of the orthonormal DCT-II of ln(power in 128 triangular mel bands + 1e-6), the
-    level among them; no constant turns it into dB. It depends on the level of both: full scale is to be 1.
-
-    Returns
-    -------
-    ndarray
-        Shape (...), 0 or more; 0 where the spectrograms are the same.
-
-    Raises
-    ------
-    AudioError
-        If the shapes differ.
-    """
-    s, e = _magnitudes(reference, estimate, sample_rate)
-    difference = mel_cepstra(s, sample_rate) - mel_cepstra(e, sample_rate)
-    distance: NDArray[np.float64] = difference.norm(dim=-2).mean(dim=-1).numpy()
-    return distance
-
-
-def mel_cepstra(magnitude: Tensor, sample_rate: int = MODEL_SAMPLE_RATE) -> Tensor:
-    """Return mel cepstra of magnitude spectrograms (..., frequency bins, frames): shape (..., 13, frames)."""
-    bands = torch.log(_triangles(sample_rate).to(magnitude) @ magnitude**2 + _FLOOR)
-    number = torch.arange(N_CEPSTRA, dtype=magnitude.dtype)[:, None]
-    angle = math.pi / N_MELS * (torch.arange(N_MELS, dtype=magnitude.dtype) + 0.5)
-    cosines = math.sqrt(2 / N_MELS) * torch.cos(number * angle)
-    cosines[0] /= math.sqrt(2)
-    return cosines @ bands
-
-
-def spectral_scores(
-    references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike, sample_rate: int = MODEL_SAMPLE_RATE
-) -> dict[str, tuple[Scores, ...]]:
-    """Score stems by all metrics of this module in the frames of `metrics.protocol_frames`.
+    10 log10(sum (a S)^2 / sum (E - a S)^2) with a = sum S E / sum S^2.
 
     Parameters
     ----------
-    references, estimates
-        Shape (voices, samples).
-    mixture
-        Shape (samples,).
-    sample_rate
-        Hz.
+    reference, estimate : array_like, shape (..., samples)
+        Waveforms at 16 kHz.
 
     Returns
     -------
-    dict
-        "spectral SNR", "spectral SI-SNR" and "MCD" -> one `Scores` for each voice.
+    ndarray, shape (...)
+        Ratio in dB; -inf for a silent estimate, NaN for a silent reference.
+
+    Raises
+    ------
+    AudioError
+        If the shapes differ.
+    """
+    s, e = _magnitudes(reference, estimate)
+    scale = (s * e).sum(dim=(-1, -2)) / (s**2).sum(dim=(-1, -2))
+    target = scale[..., None, None] * s
+    ratio = _decibels((target**2).sum(dim=(-1, -2)), ((e - target) ** 2).sum(dim=(-1, -2)))
+    nothing = (e == 0).flatten(-2).all(dim=-1) & (s != 0).flatten(-2).any(dim=-1)
+    return np.where(nothing.numpy(), -np.inf, ratio)
+
+
+def mel_cepstral_distance(reference: ArrayLike, estimate: ArrayLike) -> Values:
+    """Return the mel-cepstral distance: ||c(S) - c(E)|| in each frame of the spectrogram, mean over frames.
+
+    c are the first 13 coefficients of the orthonormal DCT-II of ln(power in 128 triangular mel bands + 1e-6). The level
+    counts, and there is no factor to dB.
+
+    Parameters
+    ----------
+    reference, estimate : array_like, shape (..., samples)
+        Waveforms at 16 kHz, full scale +-1.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        Distance, 0 or more.
+
+    Raises
+    ------
+    AudioError
+        If the shapes differ.
+    """
+    s, e = _magnitudes(reference, estimate)
+    distance: Values = (_mel_cepstra(s) - _mel_cepstra(e)).norm(dim=-2).mean(dim=-1).numpy()
+    return distance
+
+
+METRICS = {"spectral SNR": spectral_snr, "spectral SI-SNR": spectral_si_snr, "MCD": mel_cepstral_distance}
+"""Metrics by the names that the tables use."""
+
+
+def spectral_scores(references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike) -> dict[str, list[Values]]:
+    """Return all `METRICS` of each voice in the frames of `metrics.protocol_frames`, the mixture at a peak of 1.
+
+    Parameters
+    ----------
+    references, estimates : array_like, shape (voices, samples)
+        True and separated stems at 16 kHz.
+    mixture : array_like, shape (samples,)
+        Mixture of the true stems.
+
+    Returns
+    -------
+    dict from str to list of ndarray, shape (frames,)
+        For each metric and voice, scores of the frames that count.
 
     Raises
     ------
@@ -141,64 +152,61 @@ def spectral_scores(
         If the shapes do not fit.
     """
     validate_stems(references, estimates, mixture)
-    s, e = np.asarray(references, dtype=np.float64), np.asarray(estimates, dtype=np.float64)
-    frames = list(protocol_frames(s, mixture, sample_rate))
-    table: dict[str, tuple[Scores, ...]] = {}
-    for name, metric in METRICS.items():
-        voices = []
-        for voice in range(len(s)):
-            counted = [frame for frame in frames if frame.counts[voice]]
-            values = [np.zeros(0)]
-            for first in range(0, len(counted), _MAX_BLOCK):
-                block = counted[first : first + _MAX_BLOCK]
-                true, found = (np.stack([x[voice, part] / peak for part, peak, _ in block]) for x in (s, e))
-                values.append(metric(true, found, sample_rate))
-            voices.append(Scores(np.concatenate(values)))
-        table[name] = tuple(voices)
-    return table
+    stems = same_shape(references, estimates)
+    frames = list(protocol_frames(stems[0], mixture))
+    scores: dict[str, list[Values]] = {name: [] for name in METRICS}
+    for voice in range(len(stems[0])):
+        counted = [(samples, peak) for samples, peak, counts in frames if counts[voice]]
+        values: dict[str, list[Values]] = {name: [np.zeros(0)] for name in METRICS}
+        for piece in chunks(len(counted), _FRAMES_AT_ONCE):
+            part = counted[piece.first : piece.last]
+            true, found = (np.stack([x[voice, samples] / peak for samples, peak in part]) for x in stems)
+            for name, metric in METRICS.items():
+                values[name].append(metric(true, found))
+        for name in METRICS:
+            scores[name].append(np.concatenate(values[name]))
+    return scores
 
 
-METRICS = {"spectral SNR": spectral_snr, "spectral SI-SNR": spectral_si_snr, "MCD": mel_cepstral_distance}
-"""By the names of the tables. Of the first two more is better, of MCD less."""
+def _magnitudes(reference: ArrayLike, estimate: ArrayLike) -> tuple[Tensor, Tensor]:
+    s, e = same_shape(reference, estimate)
+    return _magnitude(s), _magnitude(e)
 
 
-def _magnitudes(reference: ArrayLike, estimate: ArrayLike, sample_rate: int) -> tuple[Tensor, Tensor]:
-    s, e = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
-    if s.shape != e.shape:
-        raise AudioError(f"reference has shape {s.shape} and estimate {e.shape}; expected the same")
-    return _magnitude(s, sample_rate), _magnitude(e, sample_rate)
-
-
-def _grid(sample_rate: int) -> StftGrid:
-    return StftGrid.of_duration(sample_rate, _WINDOW, _WINDOW / 2)
-
-
-def _magnitude(waveform: NDArray[np.float64], sample_rate: int) -> Tensor:
-    """Return |X| of a transform that is not scaled, shape (..., frequency bins, frames), mirrored at the ends."""
-    grid = _grid(sample_rate)
-    half = grid.win_length // 2
+def _magnitude(waveform: NDArray[np.float64]) -> Tensor:
+    """Return the magnitude of an STFT that is not scaled, shape (..., frequency bins, frames)."""
+    half = GRID.win_length // 2
     if waveform.shape[-1] <= half:
-        raise AudioError(
-            f"waveforms have {waveform.shape[-1]} samples; expected more than half a window of {grid.win_length}"
-        )
+        raise AudioError(f"waveforms must have more than {half} samples, half a window, but got {waveform.shape[-1]}")
     mirrored = np.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(half, half)], mode="reflect")
-    # Of the mirrored waveform, the second frame is centred on the first sample of the waveform.
-    spectrum = stft(torch.from_numpy(mirrored), grid, 1, 1 + grid.n_frames(waveform.shape[-1]))
-    return spectrum.abs() * (grid.win_length / 4)
+    # The second frame of the mirrored waveform is centred on the first sample of the waveform.
+    spectrum = stft(torch.from_numpy(mirrored), GRID, 1, 1 + GRID.n_frames(waveform.shape[-1]))
+    return spectrum.abs() * (GRID.win_length / 4)
 
 
-def _triangles(sample_rate: int) -> Tensor:
-    """Return triangles of height 1 from 0 Hz to half the sample rate, shape (bands, frequency bins).
+def _mel_cepstra(magnitude: Tensor) -> Tensor:
+    """Return the mel cepstra of magnitudes (..., frequency bins, frames), shape (..., cepstra, frames)."""
+    bands = torch.log(_triangles().to(magnitude) @ magnitude**2 + _FLOOR)
+    number = torch.arange(N_CEPSTRA, dtype=magnitude.dtype)[:, None]
+    angle = math.pi / N_MELS * (torch.arange(N_MELS, dtype=magnitude.dtype) + 0.5)
+    cosines = math.sqrt(2 / N_MELS) * torch.cos(number * angle)
+    cosines[0] /= math.sqrt(2)
+    return cosines @ bands
 
-    The lowest are narrower than a bin and may hold none: such a band is the same in all spectra and counts for nothing.
+
+def _triangles() -> Tensor:
+    """Return triangles of height 1 from 0 to 8000 Hz, shape (bands, frequency bins).
+
+    The lowest triangles are narrower than a bin and may be empty. Such a band is equal in all spectra and adds nothing
+    to a distance.
     """
-    edges = mel_points(N_MELS + 2, 0.0, sample_rate / 2).double()
-    frequency = _grid(sample_rate).frequencies().double()
+    edges = mel_points(N_MELS + 2, 0.0, MODEL_SAMPLE_RATE / 2).double()
+    frequency = GRID.frequencies().double()
     rise = (frequency - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - frequency) / (edges[2:] - edges[1:-1])[:, None]
     return torch.minimum(rise, fall).clamp_min(0)
 
 
-def _decibels(signal: Tensor, error: Tensor) -> NDArray[np.float64]:
-    ratio: NDArray[np.float64] = (10 * torch.log10(signal / error)).numpy()
+def _decibels(signal: Tensor, error: Tensor) -> Values:
+    ratio: Values = (10 * torch.log10(signal / error)).numpy()
     return ratio

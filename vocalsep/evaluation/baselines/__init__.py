@@ -1,1 +1,1 @@
-"""Baselines that separation is measured against."""
+"""Systems to compare with: `separate(mixture, tracks) -> stems` each, some with a network as third argument."""

@@ -1,11 +1,16 @@
-"""F0-informed non-negative matrix factorisation (NMF): harmonic templates that each recording shapes for itself.
+"""F0-informed non-negative matrix factorisation (NMF): harmonic templates that adapt to each recording.
 
-S. Ewert and M. Müller, "Using score-informed constraints for NMF-based source separation", ICASSP 2012, with f0 tracks
-in place of a score. The magnitude spectrogram V is explained as W H. Every voice has a template, a column of W, for
-each pitch it sings; it is zero except near the pitch's harmonics. A template's row of H is zero except where the f0
-track says so. Multiplicative updates for the Kullback-Leibler divergence (D. Lee and H. S. Seung, "Algorithms for
-non-negative matrix factorization", NIPS 2000) keep zeros, so voices never mix up. One of the two learning-free
-baselines of US (K. Schulze-Forster et al., arXiv 2201.09592).
+The magnitude spectrogram V is explained as W H. Each voice has a template, a column of W, for each pitch it sings; the
+template is zero except near the harmonics of the pitch. The activations, rows of H, are zero except where the f0 track
+has the pitch. Multiplicative updates for the Kullback-Leibler divergence [2]_ keep zeros, so voices never mix. This is
+[1]_ with f0 tracks in place of a score, and one of the two learning-free baselines of [3]_.
+
+References
+----------
+.. [1] S. Ewert, M. Müller, "Using score-informed constraints for NMF-based source separation", ICASSP 2012.
+.. [2] D. Lee, H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
+.. [3] K. Schulze-Forster et al., "Unsupervised Music Source Separation Using Differentiable Parametric Source Models",
+   IEEE/ACM TASLP 2023.
 """
 
 from __future__ import annotations
@@ -17,15 +22,17 @@ import torch
 from torch import Tensor
 
 from vocalsep.audio import Float32
+from vocalsep.dsp.chunks import chunks
 from vocalsep.dsp.stft import StftGrid, stft
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.masks import cut
 from vocalsep.timebase import HOP
 
-# Constants were chosen on singers 1 and 2 of the development split, with CREPE f0 of the stems.
+GRID = StftGrid.of_duration()
+# The constants were chosen on singers 1 and 2 of the development split, with CREPE f0 of the stems.
 ITERATIONS = 5
 """Updates of activations and templates; with more, templates learn what other voices sing at the same time."""
-_STEP = 20.0  # cents between pitches; semitones cost 1.8 dB: singers glide and bend
+_STEP = 20.0  # cents between pitches; semitones cost 1.8 dB, since singers glide and bend
 _TOLERANCE = 10.0  # cents either side of a pitch that belong to it
 _LOBE = 2.0  # bins of the window either side of a harmonic: the main lobe of a Hann window
 _SLOPE = 1.5  # first templates fall with harmonic number to this power
@@ -33,13 +40,13 @@ _HOLD = 2  # frames before and after a pitch in which it may sound
 _REFERENCE = 440.0  # Hz: pitches are counted from here
 _MASK_POWER = 2.0  # magnitudes are squared for the masks: 0.4 dB better on singer 1 than masks from magnitudes
 FLOOR = 1e-7
-"""Full scale (-140 dB): a constant part of the model, so that silence divides by something."""
-BLOCK = 128
-"""Frames at once: what is computed for them fits into the cache, and memory does not grow with it."""
+"""Magnitude (-140 dB) that is added to the model, so that silence divides by something."""
+CHUNK_FRAMES = 128
+"""Frames that are updated together: they fit into the cache."""
 
 
 def divergence(magnitude: Tensor, model: Tensor) -> float:
-    """Return the Kullback-Leibler divergence, sum of V ln(V / M) - V + M, of a positive model M from V of its shape.
+    """Return the Kullback-Leibler divergence of a positive model M from V, sum of V ln(V / M) - V + M.
 
     Examples
     --------
@@ -55,14 +62,15 @@ def sung_pitches(f0: Tensor) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    f0
-        Hz, shape (frames,), 0 = unvoiced.
+    f0 : Tensor, shape (frames,)
+        F0 in Hz, 0 = unvoiced.
 
     Returns
     -------
-    pitches, sounding
-        Hz, shape (pitches,), none for a voice that never sings; 1 where the voice is on a pitch and
-        up to two frames before and after, 0 elsewhere, shape (pitches, frames).
+    pitches : Tensor, shape (pitches,)
+        Pitches in Hz; none for a voice that never sings.
+    sounding : Tensor, shape (pitches, frames)
+        1 where the voice is on a pitch and up to two frames before and after, else 0.
     """
     number = torch.round(torch.log2(f0.clamp_min(1.0) / _REFERENCE) * (1200 / _STEP))
     numbers = torch.unique(number[f0 > 0])
@@ -72,87 +80,85 @@ def sung_pitches(f0: Tensor) -> tuple[Tensor, Tensor]:
     return _REFERENCE * torch.exp2(numbers * (_STEP / 1200)), sounding
 
 
-def harmonic_templates(pitches: Tensor, grid: StftGrid) -> Tensor:
-    """Return the first templates of pitches in Hz, shape (pitches,): combs of shape (frequency bins, pitches).
+def harmonic_templates(pitches: Tensor) -> Tensor:
+    """Return the first templates of pitches in Hz, shape (frequency bins, pitches).
 
-    A bin belongs to the nearest harmonic, k f0, if the window's main lobe reaches it from f0 or from a pitch within
-    the tolerance; it is k ** -1.5 there and 0 elsewhere.
+    A bin belongs to the nearest harmonic, k f0, if the main lobe of the window reaches it from f0 or from a pitch
+    within the tolerance; the template is k ** -1.5 there and 0 elsewhere.
     """
-    frequency = grid.frequencies()[:, None]
+    frequency = GRID.frequencies()[:, None]
     number = torch.round(frequency / pitches).clamp_min(1)
-    reach = number * pitches * (2 ** (_TOLERANCE / 1200) - 1) + _LOBE * grid.sample_rate / grid.win_length
+    reach = number * pitches * (2 ** (_TOLERANCE / 1200) - 1) + _LOBE * GRID.sample_rate / GRID.win_length
     return ((frequency - number * pitches).abs() < reach) * number**-_SLOPE
 
 
 def factorize(magnitude: Tensor, templates: Tensor, activations: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Return W and H after so many multiplicative updates, each of which lowers the divergence of W H + floor from V.
+    """Return W and H after multiplicative updates, each of which lowers the divergence of W H + floor from V.
 
     H <- H * (W^T (V / M)) / (W^T 1),  W <- W * ((V / M) H^T) / (1 H^T),  M = W H + floor.
 
     Parameters
     ----------
-    magnitude
-        V, shape (frequency bins, frames).
-    templates, activations
-        W and H to start from, shapes (frequency bins, pitches) and (pitches, frames); zeros stay zero.
-    iterations
-        How often H and then W are updated.
+    magnitude : Tensor, shape (frequency bins, frames)
+        V.
+    templates : Tensor, shape (frequency bins, pitches)
+        W to start from; zeros stay zero.
+    activations : Tensor, shape (pitches, frames)
+        H to start from; zeros stay zero.
+    iterations : int
+        Number of updates of H and then W.
 
     Returns
     -------
-    templates, activations
-        Of the same shapes.
+    templates, activations : Tensor
+        W and H.
     """
     w, h = templates, activations.clone()
     tiny = torch.finfo(w.dtype).tiny
     for _ in range(iterations):
-        wanted = torch.zeros_like(w)
-        given = w.sum(dim=0).clamp_min(tiny)[:, None]
-        for frames in blocks(magnitude.shape[1]):
+        numerator, denominator = torch.zeros_like(w), w.sum(dim=0).clamp_min(tiny)[:, None]
+        for frames in frame_chunks(magnitude.shape[1]):
             v, own = magnitude[:, frames], h[:, frames]
-            own = own * (w.T @ (v / (w @ own).add_(FLOOR))) / given
-            wanted += (v / (w @ own).add_(FLOOR)) @ own.T
+            own = own * (w.T @ (v / (w @ own).add_(FLOOR))) / denominator
+            numerator += (v / (w @ own).add_(FLOOR)) @ own.T
             h[:, frames] = own
-        w = w * wanted / h.sum(dim=1).clamp_min(tiny)
+        w = w * numerator / h.sum(dim=1).clamp_min(tiny)
     return w, h
 
 
-def blocks(n_frames: int) -> Iterator[slice]:
-    """Yield slices of `BLOCK` frames, the last of which may be shorter, that make up so many frames."""
-    for first in range(0, n_frames, BLOCK):
-        yield slice(first, first + BLOCK)
+def frame_chunks(n_frames: int) -> Iterator[slice]:
+    """Yield slices of `CHUNK_FRAMES` frames that make up `n_frames`."""
+    for piece in chunks(n_frames, CHUNK_FRAMES):
+        yield slice(piece.first, piece.last)
 
 
-def separate_nmf(mixture: Float32, tracks: F0Tracks, sample_rate: int, *, iterations: int = ITERATIONS) -> Float32:
-    """Return stems that f0-informed NMF cuts out of a mixture.
+def separate_nmf(mixture: Float32, tracks: F0Tracks, *, iterations: int = ITERATIONS) -> Float32:
+    """Return the stems that f0-informed NMF cuts out of a mixture.
 
     Parameters
     ----------
-    mixture
-        Shape (samples,).
-    tracks
-        F0 of every voice.
-    sample_rate
-        Hz.
-    iterations
-        Of `factorize`.
+    mixture : ndarray, shape (samples,)
+        The recording at 16 kHz.
+    tracks : F0Tracks
+        F0 of the voices.
+    iterations : int
+        Number of updates.
 
     Returns
     -------
-    ndarray
-        Shape (voices, samples); the stems add up to the mixture.
+    ndarray, shape (voices, samples)
+        Stems that add up to the mixture.
     """
-    grid = StftGrid.of_duration(sample_rate)
     waveform = torch.from_numpy(mixture)
-    spectrum = stft(waveform, grid)
-    f0 = torch.from_numpy(tracks.resampled(HOP, spectrum.shape[-1]).frequencies)
+    magnitude = stft(waveform, GRID).abs()
+    f0 = torch.from_numpy(tracks.resampled(HOP, magnitude.shape[1]).frequencies)
     sung = [sung_pitches(row) for row in f0]
-    combs = torch.cat([harmonic_templates(pitches, grid) for pitches, _ in sung], dim=1)
-    w, h = factorize(spectrum.abs(), combs, torch.cat([sounding for _, sounding in sung]), iterations)
+    combs = torch.cat([harmonic_templates(pitches) for pitches, _ in sung], dim=1)
+    w, h = factorize(magnitude, combs, torch.cat([sounding for _, sounding in sung]), iterations)
     ends = [*accumulate((len(pitches) for pitches, _ in sung), initial=0)]
 
-    def modelled(first: int, last: int) -> Tensor:
+    def power(first: int, last: int) -> Tensor:
         models = [w[:, low:high] @ h[low:high, first:last] for low, high in pairwise(ends)]
         return torch.stack(models).pow_(_MASK_POWER)
 
-    return cut(waveform, grid, len(f0), modelled).numpy()
+    return cut(waveform, GRID, len(f0), power).numpy()

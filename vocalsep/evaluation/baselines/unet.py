@@ -1,65 +1,76 @@
-"""Supervised baseline: a U-Net that cuts one voice out of the mixture, told by the voice's f0 which one.
+"""Supervised baseline: a U-Net that cuts one voice out of the mixture, conditioned on the voice's f0.
 
-D. Petermann, P. Chandna, H. Cuesta, J. Bonada, E. Gómez, "Deep learning based source separation applied to choir
-ensembles", ISMIR 2020 (its local, dense conditioning), in the form in which K. Schulze-Forster et al., "Unsupervised
-music source separation using differentiable parametric source models" (2023), compare with it. The U-Net is that of
-A. Jansson et al., "Singing voice separation with deep U-Net convolutional networks", ISMIR 2017; the conditioning is
-feature-wise linear modulation (E. Perez et al., "FiLM: visual reasoning with a general conditioning layer", 2018):
-every bin of the input is scaled and shifted as the f0 around its frame says.
+This is the local, dense conditioning of [1]_, in the form that [2]_ compares with. The U-Net is that of [3]_; the
+conditioning is feature-wise linear modulation [4]_: each bin of the input is scaled and shifted as a function of the f0
+around its frame.
 
-One network serves all voices: it sees the mixture and one f0 at a time, and knows nothing of the other voices. Each
-voice's mask stands on its own, as in the papers, so that stems need not add up to the mixture. It is trained on
-stems. Where the papers give f0 as one bin of a pitch grid, here it is a bell of the same width that keeps what lies
-between two bins.
+One network serves all voices. It sees the mixture and one f0 at a time, and knows nothing of the other voices. Each
+voice has a mask of its own, so stems need not add up to the mixture. Training needs stems. The papers give f0 as one
+bin of a pitch grid; here it is a bell of that width, which keeps f0 between two bins exact.
+
+References
+----------
+.. [1] D. Petermann, P. Chandna, H. Cuesta, J. Bonada, E. Gómez, "Deep learning based source separation applied to choir
+   ensembles", ISMIR 2020.
+.. [2] K. Schulze-Forster et al., "Unsupervised Music Source Separation Using Differentiable Parametric Source Models",
+   IEEE/ACM TASLP 2023.
+.. [3] A. Jansson et al., "Singing voice separation with deep U-Net convolutional networks", ISMIR 2017.
+.. [4] E. Perez et al., "FiLM: visual reasoning with a general conditioning layer", AAAI 2018.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vocalsep import weights
 from vocalsep.audio import Float32
+from vocalsep.dsp.chunks import chunks
 from vocalsep.dsp.stft import InverseStft, StftGrid, power, stft
-from vocalsep.errors import OptionError, WeightsError
+from vocalsep.errors import OptionError
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
 from vocalsep.training.data import Batch
 
 GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE, 1024 / MODEL_SAMPLE_RATE)
-"""Spectrograms that the network sees: window 1024, hop 256 at 16 kHz, as in US."""
+"""Grid of the spectrograms that the network sees: window 1024, hop 256 at 16 kHz, as in [2]_."""
 PITCH_FMIN = 32.7
-"""Hz of the lowest pitch of the condition, C1."""
+"""Lowest pitch of the condition in Hz, C1."""
 PITCHES_PER_OCTAVE = 60
 N_PITCHES = 360
 """Pitches of the condition: six octaves."""
-_DROPOUT = 0.5  # of channels, in the first layers of the decoder (Jansson et al.)
+HALF_PRECISION = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""True on processors with instructions for bfloat16: training is twice as fast with it there, and slower elsewhere."""
+_DROPOUT = 0.5  # of channels, in the first layers of the decoder [3]_
 _DROPOUT_LAYERS = 3
 _LEAK = 0.2
-_SILENCE = 1e-7  # full scale (-140 dB): nothing is louder made than this
-_PIECE_FRAMES = 256  # frames (4.1 s, as in training) whose masks are found at once; a multiple of all strides
-_CONTEXT = 64  # frames either side of a piece that the network sees too; what lies further hardly matters
+_SILENCE = 1e-7  # magnitude (-140 dB): quieter mixtures are not made louder
+_CHUNK_FRAMES = 256  # frames (4.1 s, as in training) whose masks are estimated together; a multiple of all strides
+_CONTEXT_FRAMES = 64  # frames on both sides; frames further away hardly matter
 
 
 @dataclass(frozen=True)
 class UnetConfig:
-    """Size of the network; what is not here is the papers'.
+    """Configuration of the U-Net, stored with its weights; the defaults are those of the papers.
 
     Parameters
     ----------
-    channels
-        Channels of each layer of the encoder, which halves the frames and bins; the decoder mirrors it.
-    kernel_size
-        Frames and bins that a convolution spans, odd.
-    control_channels
+    channels : tuple of int
+        Channels of each layer of the encoder, which halves frames and bins; the decoder mirrors it.
+    kernel_size : int
+        Frames and bins that a convolution spans; odd.
+    control_channels : tuple of int
         Channels of the convolutions in time that read f0.
-    control_kernel_size
-        Frames that they span.
+    control_kernel_size : int
+        Frames that these convolutions span.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
@@ -67,46 +78,27 @@ class UnetConfig:
     control_channels: tuple[int, ...] = (16, 64, 256)
     control_kernel_size: int = 10
 
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> UnetConfig:
-        """Read the configuration that a checkpoint carries.
-
-        Raises
-        ------
-        WeightsError
-            If it is not the configuration of such a U-Net, or a number is out of range.
-        """
-        if set(config) != {field.name for field in fields(cls)}:
-            raise WeightsError(
-                f"checkpoint is not one of a conditioned U-Net: its settings are {', '.join(sorted(config))[:200]}"
-            )
-        lists = config["channels"], config["control_channels"]
-        if not all(isinstance(widths, (list, tuple)) and 0 < len(widths) <= 8 for widths in lists):
-            raise WeightsError(f"U-Net's channels are {lists}; expected two lists of 1 to 8 numbers")
-        numbers = [*lists[0], *lists[1], config["kernel_size"], config["control_kernel_size"]]
-        if not all(type(number) is int and 0 < number <= 1024 for number in numbers) or not config["kernel_size"] % 2:
-            raise WeightsError(
-                f"U-Net's settings are {dict(config)}; expected whole numbers from 1 to 1024 and an odd kernel"
-            )
-        return cls(**{**config, "channels": tuple(lists[0]), "control_channels": tuple(lists[1])})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the configuration for a checkpoint."""
-        return asdict(self)
+    def __post_init__(self) -> None:
+        widths = self.channels, self.control_channels
+        if not all(isinstance(numbers, tuple) and 0 < len(numbers) <= 8 for numbers in widths):
+            raise ValueError(f"channels must be 1 to 8 numbers, but got {self}")
+        numbers = [*self.channels, *self.control_channels, self.kernel_size, self.control_kernel_size]
+        if not all(type(number) is int and 0 < number <= 1024 for number in numbers) or not self.kernel_size % 2:
+            raise ValueError(f"sizes must be whole numbers from 1 to 1024 and kernel_size odd, but got {self}")
 
 
 def pitch_bells(f0: Tensor) -> Tensor:
-    """Return f0 on a grid of pitches, a bell of one grid step (20 cents) about it: what the network is told.
+    """Return f0 on a grid of pitches, as a bell one grid step (20 cents) wide.
 
     Parameters
     ----------
-    f0
-        Hz, shape (..., frames), 0 = unvoiced.
+    f0 : Tensor, shape (..., frames)
+        F0 in Hz, 0 = unvoiced.
 
     Returns
     -------
-    Tensor
-        In [0, 1], shape (..., pitches, frames); 0 throughout where unvoiced.
+    Tensor, shape (..., pitches, frames)
+        Values in [0, 1]; 0 at all pitches of an unvoiced frame.
     """
     position = PITCHES_PER_OCTAVE * torch.log2(f0.clamp_min(1.0) / PITCH_FMIN)
     pitches = torch.arange(N_PITCHES, device=f0.device, dtype=f0.dtype)
@@ -114,14 +106,8 @@ def pitch_bells(f0: Tensor) -> Tensor:
     return bells * (f0 > 0)[..., None, :]
 
 
-class Control(nn.Module):
-    """From f0 to the scale and shift of every bin of the input.
-
-    Parameters
-    ----------
-    config
-        Size.
-    """
+class F0Control(nn.Module):
+    """The part that turns f0 into the scale and shift of every bin of the input."""
 
     def __init__(self, config: UnetConfig) -> None:
         super().__init__()
@@ -140,20 +126,23 @@ class Control(nn.Module):
 
 
 class ConditionedUnet(nn.Module):
-    """The network: 10.3 M parameters at the size of the papers, which is the default.
+    """The network; it has 10.3 M parameters in its default size.
 
     Parameters
     ----------
-    config
-        Its size.
+    config : UnetConfig
+        Size of the network.
     """
 
-    def __init__(self, config: UnetConfig | None = None) -> None:
+    kind: ClassVar[str] = "unet"
+    Config: ClassVar[type] = UnetConfig
+
+    def __init__(self, config: UnetConfig = UnetConfig()) -> None:
         super().__init__()
-        self.config = config or UnetConfig()
+        self.config = config
         channels, kernel_size = self.config.channels, self.config.kernel_size
         shape: dict[str, Any] = {"kernel_size": kernel_size, "stride": 2, "padding": kernel_size // 2}
-        self.control = Control(self.config)
+        self.control = F0Control(self.config)
         self.encoder = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, **shape), nn.BatchNorm2d(after), nn.LeakyReLU(_LEAK))
             for before, after in pairwise((1, *channels))
@@ -174,15 +163,15 @@ class ConditionedUnet(nn.Module):
 
         Parameters
         ----------
-        mixture
-            Shape (batch, samples) at 16 kHz.
-        f0
-            Hz, shape (batch, voices, frames), 0 = unvoiced; frames = 1 + samples // 256.
+        mixture : Tensor, shape (batch, samples)
+            Mixtures at 16 kHz.
+        f0 : Tensor, shape (batch, voices, frames)
+            F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
 
         Returns
         -------
-        Tensor
-            In [0, 1], shape (batch, voices, frequency bins, frames) on `GRID`; they need not add up to 1.
+        Tensor, shape (batch, voices, frequency bins, frames)
+            Masks in [0, 1] on `GRID`; they need not add up to 1.
         """
         return self.masks(power(mixture, GRID).sqrt(), f0)
 
@@ -209,25 +198,25 @@ class ConditionedUnet(nn.Module):
         return x
 
 
-def unet_loss(network: ConditionedUnet, batch: Batch, *, half: bool = False) -> Tensor:
+def unet_loss(network: ConditionedUnet, batch: Batch, *, half: bool = HALF_PRECISION) -> Tensor:
     """Return the L1 distance between masked mixture and stems: magnitudes, relative to the mean of the mixture's.
 
     Parameters
     ----------
-    network
-        The U-Net, whose pass for each voice is part of one large batch.
-    batch
-        With stems.
-    half
-        Whether convolutions run in bfloat16: twice as fast on processors that have instructions for it.
+    network : ConditionedUnet
+        The U-Net.
+    batch : Batch
+        Excerpts with stems.
+    half : bool
+        Compute convolutions in bfloat16.
 
     Raises
     ------
     OptionError
-        If the stems of the batch are not known.
+        If the batch has no stems.
     """
     if batch.stems is None:
-        raise OptionError("the U-Net learns from stems and a batch has none; expected single singers to train on")
+        raise OptionError("the U-Net learns from stems, but the training data has none; train it on single singers")
     device = next(network.parameters()).device
     magnitude = power(batch.mixture.to(device), GRID).sqrt()
     target = power(batch.stems.to(device), GRID).sqrt()
@@ -238,33 +227,30 @@ def unet_loss(network: ConditionedUnet, batch: Batch, *, half: bool = False) -> 
 
 
 def separate_unet(mixture: Float32, tracks: F0Tracks, network: ConditionedUnet) -> Float32:
-    """Return stems of shape (voices, samples), mask times mixture, of a mixture of shape (samples,) at 16 kHz."""
+    """Return the stems that the masks of the network cut out of a mixture.
+
+    Parameters
+    ----------
+    mixture : ndarray, shape (samples,)
+        The recording at 16 kHz.
+    tracks : F0Tracks
+        F0 of the voices.
+    network : ConditionedUnet
+        The U-Net in eval mode.
+
+    Returns
+    -------
+    ndarray, shape (voices, samples)
+        Stems; they need not add up to the mixture.
+    """
     device = next(network.parameters()).device
     waveform = torch.from_numpy(mixture).to(device)
     frames = GRID.n_frames(len(waveform))
     f0 = torch.from_numpy(tracks.resampled(HOP, frames).frequencies).to(device)
     inverse = InverseStft(GRID, (len(f0), len(waveform)), device)
-    network.eval()
-    for first in range(0, frames, _PIECE_FRAMES):
-        last = min(first + _PIECE_FRAMES, frames)
-        low, high = max(0, first - _CONTEXT), min(frames, last + _CONTEXT)
-        spectrum = stft(waveform, GRID, low, high)
+    for chunk in chunks(frames, _CHUNK_FRAMES, _CONTEXT_FRAMES):
+        spectrum = stft(waveform, GRID, chunk.low, chunk.high)
         with torch.no_grad():
-            masks = network.masks(spectrum.abs()[None], f0[None, :, low:high])[0]
-        inverse.add((masks * spectrum)[..., first - low : last - low], first)
+            masks = network.masks(spectrum.abs()[None], f0[None, :, chunk.low : chunk.high])[0]
+        inverse.add((masks * spectrum)[..., chunk.inner], chunk.first)
     return inverse.result().cpu().numpy()
-
-
-def load_unet(path: str, device: str = "cpu") -> ConditionedUnet:
-    """Load a U-Net from a .safetensors file, or by its name in the manifest, ready for inference.
-
-    Raises
-    ------
-    WeightsError
-        If the weights are unknown, missing, corrupt, or not those of such a U-Net.
-    """
-    return weights.load_network(path, device, _build, "conditioned U-Net")
-
-
-def _build(config: dict[str, Any]) -> ConditionedUnet:
-    return ConditionedUnet(UnetConfig.from_json(config))

@@ -1,0 +1,311 @@
+"""`vocalsep bench`: how good separation and tracking are, how much data they need, and how fast they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vocalsep.cli.base import Group
+from vocalsep.cli.options import complete_weights, device_option, model_option, path_type, tracker_option
+from vocalsep.options import NetworkOptions
+
+
+def _list(kind: Callable[[str], Any]) -> Callable[..., tuple[Any, ...]]:
+    """Return a callback that takes a list with commas apart, and its items as `kind`."""
+
+    def convert(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(word.strip()) for word in (value or "").split(",") if word.strip())
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not a list of numbers, such as 4,2") from None
+
+    return convert
+
+
+folder_argument = click.argument("folder", type=path_type())
+singer_option = click.option(
+    "--singer", default="3", show_default=True, help="Singer of each part: files named PART_SINGER, or else PART."
+)
+parts_option = click.option(
+    "--parts",
+    metavar="LIST",
+    callback=_list(str),
+    default="soprano,alto,tenor,bass",
+    show_default=True,
+    help="Parts, high to low.",
+)
+sizes_option = click.option(
+    "--voices",
+    "sizes",
+    metavar="LIST",
+    callback=_list(int),
+    help="Numbers of voices of the ensembles, such as 4,2. Default: all from 2.",
+)
+crepe_option = click.option(
+    "--crepe",
+    default=NetworkOptions.crepe,
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_weights,
+    help="Weights of CREPE, which tracks f0 in the stems.",
+)
+train_option = click.option(
+    "--train",
+    "singers",
+    multiple=True,
+    metavar="FOLDER[:NAMES]",
+    help="Folder of single singers of one piece to train networks on; after a colon, the singers to use "
+    "(nino_dios:1,2). Can be given several times.",
+)
+out_option = click.option(
+    "-o",
+    "--out",
+    type=path_type(),
+    default=Path("runs/bench"),
+    show_default=True,
+    help="Folder of the trained networks; networks that it holds are not trained again.",
+)
+systems_option = click.option(
+    "--systems", "names", metavar="LIST", callback=_list(str), help="Systems to compare. Default: all."
+)
+csv_option = click.option("--csv", "table", type=path_type(), help="Write all scores to this CSV file.")
+seed_option = click.option("--seed", default=0, show_default=True, help="Random seed of the training.")
+
+OPTION_GROUPS = {
+    "Ensembles": ("singer", "parts", "sizes", "seconds", "minutes"),
+    "Training": ("singers", "seconds", "out", "steps", "seed"),
+    "Networks": ("model", "tracker", "crepe", "device"),
+}
+
+
+@click.group(cls=Group, short_help="Measure separation, tracking and speed.")
+def bench() -> None:
+    """Measure separation and tracking on recordings whose stems are known, and speed on any recording."""
+
+
+@bench.command(short_help="Compare systems.", option_groups=OPTION_GROUPS)
+@folder_argument
+@singer_option
+@parts_option
+@sizes_option
+@systems_option
+@csv_option
+@train_option
+@out_option
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Optimisation steps of each training. Default: set by system.",
+)
+@seed_option
+@model_option
+@tracker_option
+@crepe_option
+@device_option
+@click.pass_context
+def separation(
+    ctx: click.Context,
+    folder: Path,
+    singer: str,
+    parts: tuple[str, ...],
+    sizes: tuple[int, ...],
+    names: tuple[str, ...],
+    table: Path | None,
+    singers: tuple[str, ...],
+    out: Path,
+    steps: int | None,
+    seed: int,
+    model: str,
+    tracker: str,
+    crepe: str,
+    device: str,
+) -> None:
+    r"""Compare systems on mixtures of the single singers in FOLDER.
+
+    \b
+    vocalsep bench separation nino_dios --singer 3 --train nino_dios:1,2
+
+    FOLDER holds recordings of single parts that are in time with one another, named soprano_3.flac or soprano.flac.
+    Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture. Prints SI-SDR and metrics
+    on spectrograms, mean / median over frames of 1 s, by the protocol of the published figures.
+
+    Networks are first trained on the singers of --train, which must be others than --singer. -n is used for vocalsep
+    instead of a trained network if it is given, or if there is no --train.
+    """
+    from vocalsep.evaluation import separation as scores
+    from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
+    from vocalsep.evaluation.trained import TrainedNetworks
+    from vocalsep.files import check_place
+    from vocalsep.separation.separator import Separator
+
+    if table is not None:
+        check_place(table)
+    quartet = load_ensemble(folder, singer, parts)
+    ensembles = subsets(quartet, sizes)
+    separator = Separator(model, device, tracker=tracker, crepe=crepe)
+    networks = TrainedNetworks(out, singers, separator, steps=steps, seed=seed, report=_report)
+    chosen = ctx.get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
+    systems = scores.load_systems(names, networks, model if chosen or not singers else None, _report)
+    _report("tracking the f0 of the stems")
+    truth = f0_of_stems(quartet, separator.crepe)
+    click.echo(f"{folder}, singer {singer}; {model}, {tracker}, {crepe}")
+    results = []
+    for size in dict.fromkeys(len(ensemble.names) for ensemble in ensembles):
+        group = [ensemble for ensemble in ensembles if len(ensemble.names) == size]
+        found = list(scores.evaluate(group, systems, truth, separator, _report))
+        _print(scores.format_tables(found, quartet.names))
+        results += found
+    _print(scores.format_costs(systems))
+    if table is not None:
+        scores.write_csv(table, results, quartet.names)
+
+
+@bench.command(short_help="Score f0 tracks.", option_groups=OPTION_GROUPS)
+@folder_argument
+@singer_option
+@parts_option
+@sizes_option
+@click.option("--robustness", is_flag=True, help="Also track under reverberation, noise, mp3, detuning and at 8 kHz.")
+@tracker_option
+@crepe_option
+@device_option
+def tracking(
+    folder: Path,
+    singer: str,
+    parts: tuple[str, ...],
+    sizes: tuple[int, ...],
+    robustness: bool,
+    tracker: str,
+    crepe: str,
+    device: str,
+) -> None:
+    r"""Score the f0 tracks of mixtures of the single singers in FOLDER.
+
+    \b
+    vocalsep bench tracking nino_dios --singer 3 --robustness
+
+    FOLDER holds recordings as for `vocalsep bench separation`. The truth is CREPE's f0 of each recording alone; a pitch
+    is right within 50 cents. The tracker must not have been trained on the singer.
+    """
+    from vocalsep.evaluation import tracking as scores
+    from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
+    from vocalsep.evaluation.f0_metrics import require_mir_eval
+    from vocalsep.separation.separator import Separator
+
+    require_mir_eval()
+    quartet = load_ensemble(folder, singer, parts)
+    ensembles = subsets(quartet, sizes)
+    separator = Separator(device=device, tracker=tracker, crepe=crepe)
+    truth = f0_of_stems(quartet, separator.crepe)
+    click.echo(f"{folder}, singer {singer}, {' '.join(ensemble.label for ensemble in ensembles)}; {tracker}, {crepe}\n")
+    tracked = [scores.track_ensemble(separator, ensemble, truth) for ensemble in ensembles]
+    _print(scores.format_tables(tracked, quartet.names))
+    if robustness:
+        click.echo()
+        _print(scores.format_robustness(separator, ensembles, truth, quartet.names))
+
+
+@bench.command("data-efficiency", short_help="Train on less and more audio.", option_groups=OPTION_GROUPS)
+@folder_argument
+@singer_option
+@train_option
+@click.option(
+    "--seconds",
+    metavar="LIST",
+    callback=_list(float),
+    default="20,40,80,160",
+    show_default=True,
+    help="Seconds of mixture to train on; at most as much as there is.",
+)
+@systems_option
+@out_option
+@click.option("--steps", type=click.IntRange(1), default=200, show_default=True, help="Optimisation steps of each run.")
+@seed_option
+@click.option("--plot", "picture", type=path_type(), help="Draw the curves into this PNG file (needs vocalsep[plot]).")
+@csv_option
+@crepe_option
+@device_option
+def data_efficiency(
+    folder: Path,
+    singer: str,
+    singers: tuple[str, ...],
+    seconds: tuple[float, ...],
+    names: tuple[str, ...],
+    out: Path,
+    steps: int,
+    seed: int,
+    picture: Path | None,
+    table: Path | None,
+    crepe: str,
+    device: str,
+) -> None:
+    r"""Train systems on different amounts of audio and compare them on the quartet of one singer in FOLDER.
+
+    \b
+    vocalsep bench data-efficiency nino_dios --singer 3 --train nino_dios:1,2 --plot data.png
+
+    FOLDER and the folders of --train hold recordings as for `vocalsep bench separation`. The same fraction of every
+    take is used, from the first sung note on. To resume an interrupted run, give the same command again. Prints SI-SDR,
+    mean / median in dB, with f0 tracked in the stems.
+    """
+    from vocalsep.errors import OptionError
+    from vocalsep.evaluation import data_efficiency as scores
+    from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble
+    from vocalsep.evaluation.trained import TrainedNetworks
+    from vocalsep.separation.separator import Separator
+
+    if not singers:
+        raise OptionError("there is nothing to train on; expected a folder of single singers", parameter="singers")
+    ensemble = load_ensemble(folder, singer)
+    separator = Separator(device=device, crepe=crepe)
+    networks = TrainedNetworks(out, singers, separator, steps=steps, seed=seed, report=_report)
+    truth = f0_of_stems(ensemble, separator.crepe)
+    points = []
+    for point in scores.learning_curves(ensemble, truth, names or scores.LEARNERS, networks, seconds):
+        points.append(point)
+        if table is not None:
+            scores.write_csv(table, points)
+    click.echo(f"{folder}, singer {singer}, {steps} steps, {crepe}")
+    _print(scores.format_points(points))
+    if picture is not None:
+        scores.plot(picture, points)
+
+
+@bench.command(short_help="Time a separation.", option_groups=OPTION_GROUPS)
+@click.argument("file", type=path_type())
+@click.option(
+    "--minutes", metavar="LIST", callback=_list(float), help="Also separate files of these lengths, such as 5,60."
+)
+@model_option
+@tracker_option
+@device_option
+def speed(file: Path, minutes: tuple[float, ...], model: str, tracker: str, device: str) -> None:
+    r"""Print how long the stages of a separation take, and with --minutes time and peak memory for whole files.
+
+    \b
+    vocalsep bench speed choir.wav --minutes 5,60
+
+    FILE is repeated until it lasts a minute, or as long as --minutes says, as 44.1 kHz stereo. Each file is separated
+    in a process of its own. An hour needs 3 GB in the folder for temporary files (TMPDIR).
+    """
+    from vocalsep.evaluation import speed as timing
+    from vocalsep.separation.separator import Separator
+
+    waveform = timing.load_stereo(file)
+    networks = NetworkOptions(model, tracker, device=device)
+    if minutes:
+        _print(timing.format_file_costs(timing.measure_file(waveform, length, networks) for length in minutes))
+    separator = Separator(model, device, tracker=tracker)
+    _print(timing.format_stages(timing.time_stages(separator, waveform), separator.device))
+
+
+def _report(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _print(lines: Any) -> None:
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,259 @@
+"""The benchmark of separation: systems side by side on ensembles of single singers whose stems are known.
+
+Each system separates the mixture with f0 tracked in the stems and with f0 tracked in the mixture. Beside them stand the
+mixture itself and the upper bounds of `baselines.ideal`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vocalsep.audio import Float32
+from vocalsep.audio.downmix import Downmix
+from vocalsep.errors import OptionError
+from vocalsep.evaluation.baselines.ideal import ideal_parameters, separate_by_parameters, separate_ideal
+from vocalsep.evaluation.ensemble import Ensemble
+from vocalsep.evaluation.metrics import Values, frame_scores, mean_median
+from vocalsep.evaluation.spectral_metrics import METRICS, spectral_scores
+from vocalsep.evaluation.systems import NETWORKS, SYSTEMS, Separate
+from vocalsep.evaluation.trained import Run, TrainedNetworks
+from vocalsep.f0.tracks import F0Tracks
+from vocalsep.files import write_file
+from vocalsep.model.estimator import parameter_count
+from vocalsep.separation.separator import Separator
+from vocalsep.weights import load_network
+
+FROM_STEMS, FROM_MIXTURE = "CREPE on stems", "mixture"
+"""Sources of the f0 tracks."""
+SI_SDR = "SI-SDR"
+_NAME, _F0, _CELL = 20, 18, 17  # characters
+
+
+class VoiceScores(NamedTuple):
+    """The scores of one voice of an ensemble, separated by a system.
+
+    Parameters
+    ----------
+    system : str
+        Name of the system.
+    ensemble : tuple of str
+        Voices of the ensemble, high to low.
+    f0 : str
+        Source of the f0 tracks; "" if none are used.
+    voice : str
+        Name of the voice.
+    scores : dict from str to ndarray, shape (frames,)
+        For each metric, the scores of the frames that count.
+    """
+
+    system: str
+    ensemble: tuple[str, ...]
+    f0: str
+    voice: str
+    scores: dict[str, Values]
+
+
+class LoadedSystem(NamedTuple):
+    """A system with its weights, and the run that trained them if it is known."""
+
+    separate: Separate
+    weights: str = ""
+    run: Run | None = None
+
+
+def load_systems(
+    names: Sequence[str],
+    networks: TrainedNetworks,
+    model: str | None,
+    report: Callable[[str], None] = lambda _: None,
+) -> dict[str, LoadedSystem]:
+    """Load systems by name, and train their networks if need be.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of systems; without any, all systems that have weights.
+    networks : TrainedNetworks
+        Networks that are trained or found.
+    model : str, optional
+        Weights for the network "vocalsep", instead of trained ones.
+    report : callable
+        Receives a line of text for each system that is left out.
+
+    Raises
+    ------
+    OptionError
+        If a name is unknown, or a system that is named has no weights.
+    """
+    device = networks.separator.device
+    unknown = [name for name in names if name not in SYSTEMS]
+    if unknown:
+        raise OptionError(f"no system is named {unknown[0]!r}; expected one of {', '.join(SYSTEMS)}", parameter="names")
+    loaded = {}
+    for name in names or SYSTEMS:
+        system = SYSTEMS[name]
+        if system.network is None:
+            loaded[name] = LoadedSystem(system.load("", device))
+        elif system.network == "vocalsep" and model is not None:
+            loaded[name] = LoadedSystem(system.load(model, device), model)
+        elif (found := networks.get(system.network)) is not None:
+            path, run = found
+            loaded[name] = LoadedSystem(system.load(str(path), device), str(path), run)
+        elif names:
+            raise OptionError(f"the system {name} has no weights; train them first", parameter="names")
+        else:
+            report(f"{name}: left out, because it has no weights")
+    return loaded
+
+
+def evaluate(
+    ensembles: Iterable[Ensemble],
+    systems: Mapping[str, LoadedSystem],
+    truth: F0Tracks,
+    separator: Separator,
+    report: Callable[[str], None] = lambda _: None,
+) -> Iterator[VoiceScores]:
+    """Yield the scores of each voice of some ensembles for each system and source of f0.
+
+    Parameters
+    ----------
+    ensembles : iterable of Ensemble
+        Stems to mix and separate.
+    systems : mapping from str to LoadedSystem
+        Systems by name.
+    truth : F0Tracks
+        F0 of the stems of all voices.
+    separator : Separator
+        Tracks f0 in the mixtures; estimates and fits parameters in the stems, for the upper bounds.
+    report : callable
+        Receives a line of text before each separation.
+    """
+    for ensemble in ensembles:
+        mixture, stems = ensemble.mixture, ensemble.stems
+        of_stems = truth.select(ensemble.names)
+        of_mixture = separator.track(Downmix.of_array(mixture), voices=ensemble.names)
+        yield from _score(ensemble, "mixture", "", np.broadcast_to(mixture, stems.shape))
+        for name, system in systems.items():
+            for source, tracks in ((FROM_STEMS, of_stems), (FROM_MIXTURE, of_mixture)):
+                report(f"{ensemble.label}: {name}, f0 {source}")
+                yield from _score(ensemble, name, source, system.separate(mixture, tracks))
+        report(f"{ensemble.label}: upper bounds")
+        parameters = ideal_parameters(stems, of_stems, separator)
+        for name, use_phase in (("ideal-form", True), ("ideal-form-no-phase", False)):
+            estimates = separate_by_parameters(mixture, parameters, use_phase=use_phase)
+            yield from _score(ensemble, name, FROM_STEMS, estimates)
+        yield from _score(ensemble, "ideal", "", separate_ideal(mixture, stems))
+
+
+def _score(ensemble: Ensemble, system: str, f0: str, estimates: Float32) -> Iterator[VoiceScores]:
+    """Yield the scores of each voice for stems of shape (voices, samples) that a system has separated."""
+    references, mixture = ensemble.stems, ensemble.mixture
+    scores = {
+        SI_SDR: frame_scores(references, estimates, mixture),
+        **spectral_scores(references, estimates, mixture),
+    }
+    for row, voice in enumerate(ensemble.names):
+        yield VoiceScores(system, ensemble.names, f0, voice, {metric: values[row] for metric, values in scores.items()})
+
+
+def format_tables(results: Sequence[VoiceScores], voices: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of two tables of mean / median: SI-SDR over all voices and for each, and the spectral metrics.
+
+    Parameters
+    ----------
+    results : sequence of VoiceScores
+        Scores of ensembles of one size; their frames are pooled.
+    voices : sequence of str
+        All voices, in the order of the columns.
+    """
+    ensembles = dict.fromkeys(result.ensemble for result in results)
+    yield f"\n{len(results[0].ensemble)} voices, {len(ensembles)} ensembles: SI-SDR mean / median in dB"
+    yield from _format_table(results, {"all": (SI_SDR, voices), **{voice: (SI_SDR, [voice]) for voice in voices}})
+    yield "\nOn spectrograms: SNR and SI-SNR in dB, mel-cepstral distance (less is better)"
+    yield from _format_table(results, {metric: (metric, voices) for metric in METRICS})
+
+
+def _format_table(results: Sequence[VoiceScores], columns: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[str]:
+    """Yield a table with a row per system and source of f0; a column is a metric over some voices."""
+    yield f"{'system':<{_NAME}}{'f0':<{_F0}}" + "".join(f"{heading:>{_CELL}}" for heading in columns)
+    for (system, f0), rows in _by_system(results):
+        cells = [mean_median(_pooled(rows, metric, voices)) for metric, voices in columns.values()]
+        text = "".join(f"{f'{mean:.2f} / {median:.2f}':>{_CELL}}" for mean, median in cells)
+        yield f"{system:<{_NAME}}{f0:<{_F0}}{text}"
+
+
+def _by_system(results: Iterable[VoiceScores]) -> list[tuple[tuple[str, str], list[VoiceScores]]]:
+    """Return results grouped by system and source of f0, in order of appearance."""
+    groups: dict[tuple[str, str], list[VoiceScores]] = {}
+    for result in results:
+        groups.setdefault((result.system, result.f0), []).append(result)
+    return list(groups.items())
+
+
+def _pooled(results: Iterable[VoiceScores], metric: str, voices: Sequence[str]) -> Values:
+    """Return the scores of all frames of some voices."""
+    return np.concatenate([np.zeros(0), *(r.scores[metric] for r in results if r.voice in voices)])
+
+
+def format_costs(systems: Mapping[str, LoadedSystem]) -> Iterator[str]:
+    """Yield the lines of a table of what each system learns from and what its training took."""
+    yield "\nTraining: seconds of mixture, and time"
+    headings = ("learns from", "parameters", "training audio", "training")
+    yield f"{'system':<{_NAME}}" + "".join(f"{heading:>{_CELL}}" for heading in headings) + "  description"
+    for name, loaded in systems.items():
+        system = SYSTEMS[name]
+        parameters, audio, training = "", "", ""
+        if system.network is not None:
+            network = load_network(loaded.weights, NETWORKS[system.network].network)
+            parameters, audio, training = f"{parameter_count(network):,}", "unknown", "unknown"
+        if loaded.run is not None:
+            audio, training = f"{loaded.run.audio_seconds:.1f} s", f"{loaded.run.training_seconds / 60:.1f} min"
+        cells = (system.learns_from, parameters, audio, training)
+        yield f"{name:<{_NAME}}" + "".join(f"{cell:>{_CELL}}" for cell in cells) + f"  {system.title}"
+
+
+def write_csv(path: Path, results: Sequence[VoiceScores], voices: Sequence[str]) -> None:
+    """Write mean, median and number of frames of all scores to a CSV file.
+
+    There is a row for each ensemble, and for all ensembles of a size ("all"), by system, source of f0, metric and
+    voice, and for all voices ("all").
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    results : sequence of VoiceScores
+        Scores of all ensembles.
+    voices : sequence of str
+        All voices, in the order of the rows.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["voices", "ensemble", "system", "f0", "metric", "voice", "mean", "median", "frames"])
+    ordered = sorted(results, key=lambda result: -len(result.ensemble))
+    groups = [("+".join(ensemble), list(group)) for ensemble, group in groupby(ordered, lambda r: r.ensemble)]
+    groups += [("all", list(group)) for _, group in groupby(ordered, lambda r: len(r.ensemble))]
+    for label, group in groups:
+        for (system, f0), rows in _by_system(group):
+            sung = [voice for voice in voices if any(row.voice == voice for row in rows)]
+            for metric in rows[0].scores:
+                for voice, pool in (("all", sung), *((voice, [voice]) for voice in sung)):
+                    values = _pooled(rows, metric, pool)
+                    mean, median = mean_median(values)
+                    size = len(rows[0].ensemble)
+                    writer.writerow(
+                        [size, label, system, f0, metric, voice, f"{mean:.4f}", f"{median:.4f}", values.size]
+                    )
+    write_file(path, stream.getvalue().encode())
