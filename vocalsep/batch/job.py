@@ -24,9 +24,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vocalsep.batch import record as records
 from vocalsep.batch.plan import Job
-from vocalsep.batch.record import Record, existing_stems, read_record, stem_files, temporary
+from vocalsep.batch.record import (
+    KEY,
+    SCHEMA,
+    Record,
+    describe_input,
+    describe_stem,
+    difference,
+    read_record,
+    temporary,
+)
 from vocalsep.errors import AudioError, OutputError, VocalsepError, WeightsError, one_line, printable, reason
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
@@ -140,33 +148,30 @@ def check(job: Job, options: JobOptions) -> Result | None:
             raise AudioError(f"{printable(job.source)}: no such file; expected an audio file")
         if options.overwrite:
             return None
-        record = read_record(job.record)
-        changed = "exists, and no separation.json lists it"
+        record, interrupted = read_record(job.record), read_record(temporary(job.record))
+        unlike = "exists, and no separation.json lists it"
         if record is not None:
-            changed = records.difference(record, job.source, options.setup)
-        listed = {} if changed else stem_files(record, job.record)
-        existing = existing_stems(job.targets, listed)
-        if record is not None and not changed and sum(existing.values()) == len(job.targets):
+            unlike = difference(record, job.source, options.setup)
+        obstacles = [job.record] if unlike and os.path.lexists(job.record) else []
+        intact = 0
+        for name, path in job.targets.items():
+            if os.path.lexists(path):
+                found = describe_stem(path, job.record)
+                if record is not None and not unlike and record["stems"].get(name) == found:
+                    intact += 1
+                elif interrupted is None or interrupted["stems"].get(name, {}).get("file") != found["file"]:
+                    obstacles.insert(0, path)
+        if intact == len(job.targets):
             return Result(job.source, "skipped", files=job.targets, record=record)
-        _check_obstacles(job, existing, changed)
+        if obstacles:
+            raise OutputError(
+                f"{printable(obstacles[0])}: {unlike or 'was changed after it was written'}; choose another output "
+                "folder, or overwrite the files in this one",
+                parameter="overwrite",
+            )
     except (VocalsepError, OSError, ValueError) as error:  # ValueError: a path with a zero byte
         return failure(job.source, error)
     return None
-
-
-def _check_obstacles(job: Job, existing: Mapping[Path, bool], changed: str) -> None:
-    """Raise OutputError if files are in the way that neither the record nor an interrupted run accounts for."""
-    part = temporary(job.record)
-    interrupted = stem_files(read_record(part), part)
-    obstacles = [path for path, ours in existing.items() if not ours and records.absolute(path) not in interrupted]
-    if changed and os.path.lexists(job.record):
-        obstacles.append(job.record)
-    if obstacles:
-        why = changed or "was changed after it was written"
-        raise OutputError(
-            f"{printable(obstacles[0])}: {why}; choose another output folder, or overwrite the files in this one",
-            parameter="overwrite",
-        )
 
 
 def separate(job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback) -> Result:
@@ -179,7 +184,7 @@ def separate(job: Job, options: JobOptions, separator: Separator, progress: Prog
     """
     from vocalsep.separation.files import write_stems
 
-    described = records.describe_input(job.source)
+    described = describe_input(job.source)
     partial = {name: temporary(path) for name, path in job.targets.items()}
     f0s, adaptation = options.f0s, None
     try:
@@ -193,13 +198,10 @@ def separate(job: Job, options: JobOptions, separator: Separator, progress: Prog
         summary["adaptation"] = adaptation
         summary["f0_seconds"] = None if options.f0s is None else options.f0s.n_frames * options.f0s.hop
         record = {
-            records.KEY: records.SCHEMA,
+            KEY: SCHEMA,
             "input": described,
             "setup": options.setup,
-            "stems": {
-                name: {"file": _relative(path, job.record.parent), "bytes": partial[name].stat().st_size}
-                for name, path in job.targets.items()
-            },
+            "stems": {name: describe_stem(path, job.record, partial[name]) for name, path in job.targets.items()},
             "summary": summary,
         }
         _commit(job, record)
@@ -249,10 +251,6 @@ def remove_temporary(job: Job, *, done: bool = False) -> None:
 
 def _new(job: Job) -> Path:
     return job.record.with_name(f".{job.record.name}.new")
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def load_separator(networks: NetworkOptions) -> Separator:

@@ -18,7 +18,6 @@ from typing import Any
 from vocalsep import __version__
 from vocalsep.batch.job import JobOptions, Result, failure, remove_temporary, run_job
 from vocalsep.batch.plan import Job
-from vocalsep.batch.record import absolute
 from vocalsep.errors import MissingExtraError, OptionError, OutputError, VocalsepError, one_line, printable
 
 _RETRIES = 3  # times that a recording is started again after its worker has died
@@ -143,14 +142,15 @@ def _seen_from_here(job: Job, result: Result) -> Result:
 
 
 def _absolute_job(job: Job) -> Job:
-    targets = {name: absolute(path) for name, path in job.targets.items()}
-    return Job(absolute(job.source), targets, absolute(job.record))
+    return Job(
+        job.source.absolute(), {name: path.absolute() for name, path in job.targets.items()}, job.record.absolute()
+    )
 
 
 def _absolute_options(options: JobOptions) -> JobOptions:
     """Return options that hold on workers, whose current folder is another one."""
     networks = options.networks
     model, tracker = (
-        str(absolute(Path(name))) if Path(name).is_dir() else name for name in (networks.model, networks.tracker)
+        str(Path(name).absolute()) if Path(name).is_dir() else name for name in (networks.model, networks.tracker)
     )
     return replace(options, networks=replace(networks, model=model, tracker=tracker))

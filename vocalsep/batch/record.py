@@ -19,15 +19,21 @@ summary
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vocalsep import __version__, weights
 from vocalsep.errors import AudioError, printable, reason
+from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.paths import real_path
-from vocalsep.weights.checkpoint import file_sha256
+
+if TYPE_CHECKING:
+    from vocalsep.f0.tracks import F0Tracks
 
 KEY = "vocalsep_separation"
 SCHEMA = 1
@@ -50,39 +56,23 @@ def read_record(path: Path) -> Record | None:
         record = json.loads(path.read_bytes())
         if record[KEY] != SCHEMA:
             return None
-        for stem in record["stems"].values():
-            _ = Path(stem["file"]), stem["bytes"]
-        _ = record["input"]["sha256"], record["input"]["size"], record["input"]["mtime_ns"], record["summary"]["gain"]
+        _ = [Path(stem["file"]) for stem in record["stems"].values()], _settings(record["setup"])
+        _ = record["input"]["size"], record["input"]["mtime_ns"], record["input"]["sha256"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return dict(record)
 
 
-def stem_files(record: Record | None, path: Path) -> dict[Path, int]:
-    """Return the stems that the record at `path` lists, as absolute paths, and their sizes in bytes."""
-    stems = () if record is None else record["stems"].values()
-    return {absolute(path.parent / stem["file"]): stem["bytes"] for stem in stems}
-
-
 def listed_stems(path: Path) -> set[str]:
-    """Return the real paths of the stems that a file lists if it is a record, complete or about to be."""
-    if not path.name.endswith((".json", ".json.part")):
-        return set()
-    return {real_path(stem) for stem in stem_files(read_record(path), path)}
+    """Return the real paths of the stems that a file lists if it is a record, in place or not yet."""
+    record = read_record(path) if path.name.endswith((".json", ".json.part")) else None
+    return {real_path(path.parent / stem["file"]) for stem in record["stems"].values()} if record else set()
 
 
-def existing_stems(targets: Mapping[str, Path], listed: Mapping[Path, int]) -> dict[Path, bool]:
-    """Return the targets that exist, each with whether it is listed with the size that it has."""
-    return {
-        target: target.is_file() and target.stat().st_size == listed.get(absolute(target))
-        for target in targets.values()
-        if os.path.lexists(target)
-    }
-
-
-def absolute(path: Path) -> Path:
-    """Return a path without "..", which keeps its links."""
-    return Path(os.path.abspath(path))  # noqa: PTH100
+def describe_stem(stem: Path, record: Path, content: Path | None = None) -> dict[str, Any]:
+    """Return what the record at a path says about a stem, whose content may still have another name."""
+    file = Path(os.path.relpath(stem, record.parent)).as_posix()
+    return {"file": file, "bytes": (content or stem).stat().st_size}
 
 
 def describe_input(source: Path) -> dict[str, Any]:
@@ -93,18 +83,48 @@ def describe_input(source: Path) -> dict[str, Any]:
     AudioError
         If it cannot be read.
     """
+    digest = hashlib.sha256()
     try:
         status = source.stat()
-        digest = file_sha256(source)
+        with source.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     except (OSError, ValueError) as error:
         raise AudioError(f"{printable(source)}: cannot be read ({reason(error)}); expected an audio file") from error
-    return {"name": source.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest}
+    return {"name": source.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
+
+
+def make_setup(
+    separation: SeparationOptions, output: OutputOptions, networks: NetworkOptions, f0s: F0Tracks | None
+) -> dict[str, Any]:
+    """Return what decides on the stems besides the recording, as it stands in a record."""
+    options = {**asdict(separation), **asdict(output)}
+    del options["filename"]  # decides where the stems go, not on what they are
+    options["voices"] = None
+    if separation.voices is not None or f0s is None:
+        options["voices"] = [f"{voice.name}={voice.fmin:g}-{voice.fmax:g}" for voice in separation.parts]
+    if not separation.adapt:
+        options["adapt_seconds"] = options["seed"] = None
+    digest = None
+    if f0s is not None:
+        named = repr((f0s.names, f0s.hop, f0s.frequencies.shape)).encode()
+        digest = hashlib.sha256(named + f0s.frequencies.astype("float32").tobytes()).hexdigest()
+    networks_used = {"estimator": networks.model, "tracker": networks.tracker if f0s is None else None}
+    return {
+        "vocalsep": __version__,
+        "networks": {
+            kind: name and {"name": name, "sha256": weights.checkpoint_sha256(name)}
+            for kind, name in networks_used.items()
+        },
+        "options": options,
+        "f0": digest,
+    }
 
 
 def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
     """Return how the stems of a record differ from those that `setup` would give; "" if they are the same.
 
-    A recording is the same if size and time are, or else if its content is. Patch versions of vocalsep give the same
+    A recording is the same if its size and time are, or else its content. Patch versions of vocalsep give the same
     samples.
 
     Raises
@@ -112,25 +132,18 @@ def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
     AudioError
         If the recording cannot be read.
     """
-    recorded = record["input"]
-    status = source.stat()
-    same = status.st_size == recorded["size"] and (
-        status.st_mtime_ns == recorded["mtime_ns"] or describe_input(source)["sha256"] == recorded["sha256"]
-    )
-    if not same:
+    recorded, status = record["input"], source.stat()
+    if status.st_size != recorded["size"] or (
+        status.st_mtime_ns != recorded["mtime_ns"] and describe_input(source)["sha256"] != recorded["sha256"]
+    ):
         return "was made from another recording, or from this one before it was changed"
-    now, then = _comparable(setup), _comparable(record.get("setup"))
-    for name in [*now, *then]:
-        if now.get(name) != then.get(name):
-            return f"was made with {name} {then.get(name)}, not {now.get(name)}"
-    return ""
+    now, then = _settings(setup), _settings(record["setup"])
+    differing = [name for name in now if now[name] != then.get(name)]
+    return f"was made with {differing[0]} {then.get(differing[0])}, not {now[differing[0]]}" if differing else ""
 
 
-def _comparable(setup: Any) -> dict[str, Any]:
-    """Return what decides on the samples, by name."""
-    try:
-        networks = {name: network and network["sha256"] for name, network in setup["networks"].items()}
-        version = ".".join(setup["vocalsep"].split(".")[:2])
-        return {"vocalsep": version, **networks, **setup["options"], "f0": setup["f0"]}
-    except (TypeError, KeyError, AttributeError):
-        return {}
+def _settings(setup: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that decides on the samples, by name."""
+    networks = {name: network and network["sha256"] for name, network in setup["networks"].items()}
+    version = ".".join(setup["vocalsep"].split(".")[:2])
+    return {"vocalsep": version, **networks, **setup["options"], "f0": setup["f0"]}

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vocalsep.batch.job import Result
+from vocalsep.batch.record import temporary
 from vocalsep.errors import OutputError, printable, reason
-from vocalsep.files import replace_file
 
 NAME = "report.json"
 """Name of the report inside the output folder."""
@@ -75,7 +75,7 @@ def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result
     OutputError
         If it cannot be written.
     """
-    counts = Counter(result.status for result in results)
+    counts = Counter[str](result.status for result in results)
     report = {
         KEY: SCHEMA,
         **header,
@@ -91,16 +91,18 @@ def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result
             for result in results
         ],
     }
+    part = temporary(path)
     try:
-        # JSON escapes file names that are not text, so they can be read back as they are.
-        replace_file(path, json.dumps(report, indent=2, allow_nan=False).encode("ascii") + b"\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(report, indent=2) + "\n")
+        part.replace(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"{printable(path)}: cannot be written ({reason(error)})", parameter="report") from error
 
 
 def table(results: Sequence[Result], report: Path) -> str:
     """Return the numbers of recordings by status and the errors, one per line."""
-    counts = Counter(result.status for result in results)
+    counts = Counter[str](result.status for result in results)
     errors = [f"  {printable(result.error)}" for result in results if result.error is not None]
     return "\n".join(
         [*(f"{status:8} {counts[status]}" for status in STATUSES), *errors, f"{'report':8} {printable(report)}"]

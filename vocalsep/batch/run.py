@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vocalsep import __version__, weights
 from vocalsep.batch.job import JobOptions, Result, check, failure, load_separator, remove_temporary, run_job
 from vocalsep.batch.plan import Job, Plan, make_plan
+from vocalsep.batch.record import make_setup
 from vocalsep.batch.report import NAME, check_report_path, versions, write_report
 from vocalsep.errors import AudioError, OptionError, printable, shown
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
@@ -234,33 +233,6 @@ def prepare(
     return Batch(plan, JobOptions(separation, output, networks, setup, f0s, batch.overwrite), batch, report)
 
 
-def make_setup(
-    separation: SeparationOptions, output: OutputOptions, networks: NetworkOptions, f0s: F0Tracks | None
-) -> dict[str, Any]:
-    """Return what decides on the stems besides the recording, as it stands in a record."""
-    options = {**asdict(separation), **asdict(output)}
-    del options["filename"]  # decides where the stems go, not on what they are
-    options["voices"] = None
-    if separation.voices is not None or f0s is None:
-        options["voices"] = [f"{voice.name}={voice.fmin:g}-{voice.fmax:g}" for voice in separation.parts]
-    if not separation.adapt:
-        options["adapt_seconds"] = options["seed"] = None
-    digest = None
-    if f0s is not None:
-        named = repr((f0s.names, f0s.hop, f0s.frequencies.shape)).encode()
-        digest = hashlib.sha256(named + f0s.frequencies.astype("float32").tobytes()).hexdigest()
-    networks_used = {"estimator": networks.model, "tracker": networks.tracker if f0s is None else None}
-    return {
-        "vocalsep": __version__,
-        "networks": {
-            kind: name and {"name": name, "sha256": weights.checkpoint_sha256(name)}
-            for kind, name in networks_used.items()
-        },
-        "options": options,
-        "f0": digest,
-    }
-
-
 def separate_files(
     paths: Iterable[PathLike],
     out: PathLike,
@@ -344,7 +316,7 @@ def separate_files(
     batch = BatchOptions(recursive, overwrite, jobs, ray, None if report is None else Path(report))
     monitor = Monitor()
     if on_result is not None:
-        monitor.finished = on_result  # type: ignore[method-assign]
+        monitor.finished = on_result  # type: ignore[assignment, method-assign]
     return prepare(paths, out, separation, output, networks, batch).run(monitor)
 
 

@@ -120,21 +120,22 @@ def f0_tracks(f0s: Path | None, guides: Path | None, voices: str | None, crepe: 
     VocalsepError
         If both options are given, or the files cannot be used.
     """
-    if f0s is None and guides is None:
-        return None
     from vocalsep.errors import OptionError
-    from vocalsep.f0.tracks import F0Tracks
     from vocalsep.voices import parse_voices
 
     if f0s is not None and guides is not None:
         raise OptionError("f0 tracks come either from files or from guides; got both", parameter="guides")
     names = None if voices is None else [voice.name for voice in parse_voices(voices)]
     if f0s is not None:
+        from vocalsep.f0.tracks import F0Tracks
+
         read = F0Tracks.from_midi if f0s.suffix.lower() in (".mid", ".midi") else F0Tracks.from_csv
         return read(f0s, names)
-    from vocalsep import weights
-    from vocalsep.device import resolve_device
-    from vocalsep.f0.crepe import Crepe
-    from vocalsep.separation.folders import f0_from_guides
+    if guides is not None:
+        from vocalsep.device import resolve_device
+        from vocalsep.f0.crepe import Crepe
+        from vocalsep.separation.folders import f0_from_guides
+        from vocalsep.weights import load_network
 
-    return f0_from_guides(guides, names, weights.load_network(crepe, Crepe, resolve_device(device)))
+        return f0_from_guides(guides, names, load_network(crepe, Crepe, resolve_device(device)))
+    return None
