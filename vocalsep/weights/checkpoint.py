@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vocalsep.errors import OutputError, WeightsError, one_line, reason
-from vocalsep.files import replace_file
+from vocalsep.errors import WeightsError, one_line, reason
+from vocalsep.files import write_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,12 +114,8 @@ def save_checkpoint(folder: str | os.PathLike[str], network: nn.Module, card: st
     files[CONFIG] = (json.dumps(config, indent=2) + "\n").encode()
     files[TENSORS] = save(tensors, metadata={"format": "pt"})
     for name, content in files.items():
-        path = Path(folder) / name
-        try:
-            # Not save_file of safetensors: only the owner may read its files, and checkpoints go into packages.
-            replace_file(path, content)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({reason(error)})") from error
+        # Not save_file of safetensors: only the owner may read its files, and checkpoints go into packages.
+        write_file(Path(folder) / name, content)
 
 
 def _read(path: Path) -> bytes:

@@ -69,13 +69,13 @@ def _explanation(error: Exception) -> str:
 
     # When a file is not in the cache, the actual reason is the cause.
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
-    match cause:
-        case errors.OfflineModeIsEnabled():
-            return "it is not in the cache, and HF_HUB_OFFLINE is set"
-        case errors.RepositoryNotFoundError():
-            return f"{constants.ENDPOINT} has no such repository, or it is private: set HF_TOKEN or run `hf auth login`"
-        case errors.RevisionNotFoundError():
-            return "the repository has no such revision"
-        case errors.EntryNotFoundError() if not isinstance(cause, errors.LocalEntryNotFoundError):
-            return "the repository has no such file; expected a checkpoint of vocalsep"
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if isinstance(cause, errors.OfflineModeIsEnabled):
+        return "it is not in the cache, and HF_HUB_OFFLINE is set"
+    if isinstance(cause, errors.RevisionNotFoundError):
+        return "the repository has no such revision"
+    if isinstance(cause, errors.EntryNotFoundError) and status == 404:
+        return "the repository has no such file; expected a checkpoint of vocalsep"
+    if isinstance(cause, errors.RepositoryNotFoundError) or status in (401, 403):
+        return f"{constants.ENDPOINT} has no such repository, or it is private: set HF_TOKEN or run `hf auth login`"
     return f"{type(cause).__name__}: {one_line(str(cause), 200)}; check the network and HF_ENDPOINT, or try again later"

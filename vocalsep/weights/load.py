@@ -124,7 +124,7 @@ def _locate(model: str | os.PathLike[str], on_hub: Callable[[str, str | None], P
         assert entry.repository is not None  # checked by Entry
         return on_hub(entry.repository, entry.revision)
     path = Path(model)
-    if path.is_dir():
+    if path.is_dir() and str(model):  # Path("") is the current folder
         return path
     if path.is_file():
         raise WeightsError(

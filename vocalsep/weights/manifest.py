@@ -137,7 +137,7 @@ def manifest_path() -> Path:
 
 def _entry(row: Mapping[str, Any]) -> Entry:
     known = {field.name for field in fields(Entry)} - {"details"}
-    details = {key: value for key, value in row.items() if key not in known}
+    details = {key: value for key, value in dict(row).items() if key not in known}
     try:
         return Entry(**{key: value for key, value in row.items() if key in known}, details=details)
     except (TypeError, ValueError) as error:  # TypeError: a key is missing
