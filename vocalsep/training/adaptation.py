@@ -1,10 +1,9 @@
-"""Adaptation: an estimator goes on learning, unsupervised, from the very recordings that it is to separate.
+"""Adaptation: training the estimator further, unsupervised, on the recordings that it is to separate.
 
-Fitting (`vocalsep.model.fitting`) makes stems that are better than those of the network alone. They are what the network
-learns from here, as if they were true: what fitting found out about these voices, it then knows beforehand, and is
-fitted from a better start. No true stem is needed. (The loss on mixtures of US falls too when it is trained on the
-recording, but the stems are no better for it.) Blocks spread over the recordings are held back: the loss on them
-decides between the weights before and after, so that adaptation that does not help changes nothing.
+Fitting (`vocalsep.model.fitting`) gives better stems than the network alone. Here the network learns from these stems
+as if they were the true ones, so that fitting starts closer to its result the next time. (The unsupervised loss of US
+also falls if it is trained on the recording, but the stems do not improve.) Blocks spread over the recordings are held
+back, and the loss on them decides whether the weights before or after adaptation are kept.
 """
 
 from __future__ import annotations
@@ -21,71 +20,54 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from vocalsep.audio import Float32
+from vocalsep.audio.downmix import Downmix
+from vocalsep.audio.recording import ArrayRecording
+from vocalsep.dsp.chunks import chunks
 from vocalsep.errors import AudioError, OptionError
-from vocalsep.model.estimator import Estimator
+from vocalsep.f0.tracks import F0Tracks
 from vocalsep.progress import ProgressCallback, no_progress
-from vocalsep.timebase import HOP, HOP_LENGTH
+from vocalsep.separation.separator import Separator
+from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training import augment
-from vocalsep.training.data import Batch, choose
+from vocalsep.training.data import Batch
+from vocalsep.training.learner import Learner, mean_loss
 from vocalsep.training.losses import supervised_loss
+from vocalsep.training.takes import Take, choose
 
 STEPS = 40
 """Optimisation steps."""
 LEARNING_RATE = 2e-4
-"""Of Adam."""
+"""Learning rate of Adam."""
 
+_CHUNK_FRAMES, _MAX_CHUNKS = 1875, 20  # at most 10 minutes of a recording, in chunks of 30 s
 _BATCH_SIZE = 2
-_BLOCK_FRAMES = 188  # 3 s: of an excerpt, and of a block that is held back
-_MIN_BLOCK_FRAMES = 62  # 1 s, in short recordings
-_HELD_BACK = 5  # one block in so many
-_MAX_HELD_BACK = 12  # blocks: the loss on half a minute of music is sure enough
-_MIN_VOICED = 0.2  # share of frames of a block in which some voice must sing
+_BLOCK_FRAMES = 188  # 3 s: excerpts and blocks that are held back
+_MIN_BLOCK_FRAMES = 62  # 1 s, for short recordings
+_HELD_BACK = 5  # every fifth block is held back,
+_MAX_HELD_BACK = 12  # but not more than half a minute of music: that is enough to measure the loss
+_MIN_VOICED = 0.2  # fraction of frames of a block in which a voice sings
 _VALIDATE_EVERY = 10  # steps
 _AVERAGE = 0.9  # decay of the running mean of the weights
-_MAX_GRADIENT_NORM = 1.0
-_EQUALISER_DB, _GAIN_DB = 3.0, 3.0  # by which stems are coloured, and made louder or softer, before they are mixed anew
-
-
-class Example(NamedTuple):
-    """A recording to adapt to, taken apart by the network at hand."""
-
-    stems: Float32
-    """Shape (voices, samples) at 16 kHz, at the level at which parameters are estimated."""
-    f0: Float32
-    """Hz, shape (voices, frames), 0 = unvoiced."""
-
-    @property
-    def n_frames(self) -> int:
-        """Frames that lie wholly in the recording."""
-        return min(int(self.f0.shape[1]), int(self.stems.shape[1]) // HOP_LENGTH)
-
-    def part(self, first: int, last: int) -> Example:
-        """Return frames first ... last - 1, with one f0 more, as an STFT has."""
-        f0 = self.f0[:, first : last + 1]
-        return Example(
-            self.stems[:, first * HOP_LENGTH : last * HOP_LENGTH],
-            np.pad(f0, ((0, 0), (0, last + 1 - first - f0.shape[1]))),
-        )
+_EQUALISER_DB, _GAIN_DB = 3.0, 3.0  # random timbre and level of the stems before they are mixed again
 
 
 class Adapted(NamedTuple):
-    """The outcome of an adaptation."""
+    """Result of an adaptation."""
 
-    network: Estimator
-    """The better of before and after, ready for inference."""
+    separator: Separator
+    """Separator with the better weights of before and after."""
     before: float
-    """Loss of the given network on what was held back."""
+    """Loss before, on the blocks that were held back."""
     after: float
-    """Loss of `network`; never more than `before`."""
+    """Loss of the weights that are kept, never above `before`."""
     steps: int
-    """Steps that were taken."""
+    """Number of steps."""
     seconds: float
-    """Seconds that it took."""
+    """Time in seconds."""
 
     @property
     def improved(self) -> bool:
-        """Whether `network` is another than the given one."""
+        """Whether the weights have changed."""
         return self.after < self.before
 
     def __str__(self) -> str:
@@ -95,170 +77,150 @@ class Adapted(NamedTuple):
 
 
 def adapt(
-    network: Estimator,
-    recordings: Sequence[Example],
+    separator: Separator,
+    recordings: Sequence[tuple[Downmix, F0Tracks]],
     *,
     steps: int = STEPS,
     seconds: float | None = None,
-    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
     progress: ProgressCallback = no_progress,
 ) -> Adapted:
-    """Train an estimator further on recordings and return the better of before and after.
+    """Adapt a separator to recordings.
 
-    The same seed and number of steps give the same weights, unless a time is given and runs out: then they depend on
-    how fast the machine is.
+    The same seed and number of steps give the same weights, unless the time limit ends the training earlier.
 
     Parameters
     ----------
-    network
-        Where to start from; it is left as it is.
-    recordings
-        What `Separator.adapted` makes of recordings. The numbers of voices may differ.
-    steps
-        Optimisation steps at most.
-    seconds
-        Time at most, no limit by default; a step or a validation that has begun is finished.
-    learning_rate
-        Of Adam.
-    seed
-        Of the choice of excerpts.
-    progress
-        Called with "adaptation" and the fraction done.
+    separator : Separator
+        Separator to start from; it is not changed.
+    recordings : sequence of (Downmix, F0Tracks)
+        Recordings with the f0 of their voices on the 16-ms grid. Of a recording longer than 10 minutes, 10 minutes
+        are used, spread evenly.
+    steps : int
+        Largest number of optimisation steps.
+    seconds : float, optional
+        Time limit in seconds for the training; None sets no limit.
+    seed : int
+        Random seed of the excerpts.
+    progress : callable
+        Called with "adaptation" and the fraction that is done.
 
     Raises
     ------
     AudioError
-        If the recordings hold less than 2 s of singing.
+        If voices sing for less than 2 s in the recordings.
     OptionError
         If a number is out of range.
     """
     limit = math.inf if seconds is None else seconds
-    if steps < 1 or seed < 0 or not limit > 0 or not 0 < learning_rate < math.inf:
-        raise OptionError(
-            f"steps are {steps}, seconds {seconds}, learning rate {learning_rate} and seed {seed}; expected 1 or "
-            "more, more than 0, more than 0, and 0 or more"
-        )
+    for name, value, valid in ("steps", steps, steps >= 1), ("seconds", seconds, limit > 0), ("seed", seed, seed >= 0):
+        if not valid:
+            raise OptionError(f"{name} is {value}, which is too small", parameter=name)
+    training, held_back = split([separated(separator, *recording) for recording in recordings])
     started = time.monotonic()
-    training, held_back = split(recordings)
-    learner = _Learner(network, learning_rate)
-    best, before = network, _mean_loss(network, held_back)
-    least = before
+    network = copy.deepcopy(separator.estimator).requires_grad_(True)
+    learner = Learner(network, supervised_loss, torch.optim.Adam(network.parameters(), LEARNING_RATE), _AVERAGE)
+    best, before = separator.estimator, mean_loss(separator.estimator, supervised_loss, held_back)
     validation_seconds = time.monotonic() - started
-    rng = np.random.default_rng(seed)
-    step = 0
-    while step < steps:
+    lowest, rng, ending = before, np.random.default_rng(seed), False
+    while not ending:
         learner.step(training.draw(rng, _BATCH_SIZE))
-        step += 1
         elapsed = time.monotonic() - started
-        # The last validation is part of the time that was granted.
-        ending = step == steps or elapsed + validation_seconds >= limit
-        if ending or step % _VALIDATE_EVERY == 0:
-            loss = _mean_loss(learner.averaged, held_back)
-            if loss < least:
-                best, least = copy.deepcopy(learner.averaged), loss
-        progress("adaptation", 1.0 if ending else max(step / steps, elapsed / limit))
-        if ending:
-            break
-    return Adapted(copy.deepcopy(best).eval(), before, least, step, time.monotonic() - started)
+        # The time limit includes the last validation.
+        ending = learner.steps == steps or elapsed + validation_seconds >= limit
+        if ending or learner.steps % _VALIDATE_EVERY == 0:
+            loss = mean_loss(learner.mean, supervised_loss, held_back)
+            if loss < lowest:
+                best, lowest = copy.deepcopy(learner.mean), loss
+        progress("adaptation", 1.0 if ending else max(learner.steps / steps, elapsed / limit))
+    return Adapted(separator.with_estimator(best), before, lowest, learner.steps, time.monotonic() - started)
 
 
-def split(recordings: Sequence[Example]) -> tuple[_Source, list[Batch]]:
-    """Return where excerpts to train on come from, and the blocks that are held back, spread over the recordings.
+def separated(separator: Separator, downmix: Downmix, tracks: F0Tracks) -> Take:
+    """Return the stems of a recording, or of 10 minutes out of it, at the level at which parameters are estimated."""
+    parts = list(chunks(tracks.n_frames, _CHUNK_FRAMES))
+    if len(parts) > _MAX_CHUNKS:
+        parts = [parts[i] for i in np.linspace(0, len(parts) - 1, _MAX_CHUNKS).round().astype(int)]
+    waveform = np.concatenate(
+        [downmix.read(part.first * HOP_LENGTH, min(part.last * HOP_LENGTH, downmix.samples)) for part in parts]
+    )
+    f0 = np.concatenate([tracks.frequencies[:, part.first : part.last] for part in parts], axis=1)
+    excerpts = Downmix.of_array(waveform)
+    recording = ArrayRecording(np.float32(excerpts.gain) * waveform[None], MODEL_SAMPLE_RATE)
+    stems = np.concatenate(list(separator.stems(recording, excerpts, F0Tracks(f0, tracks.names))), axis=-1)
+    return Take("", stems[:, 0], f0)
 
-    Raises
-    ------
-    AudioError
-        If there are fewer than two blocks of a second in which someone sings.
+
+class RemixSource:
+    """Excerpts of recordings whose stems are equalised and mixed again.
+
+    Parameters
+    ----------
+    takes : sequence of Take
+        Stems of the recordings.
+    frames : int
+        Frames of an excerpt.
     """
-    sung = sum(int(_sung(recording).sum()) for recording in recordings)
-    frames = int(np.clip(sung // 4, _MIN_BLOCK_FRAMES, _BLOCK_FRAMES))
-    blocks = [
-        (number, first, last)
-        for number, recording in enumerate(recordings)
-        for first, last in _sung_blocks(recording, frames)
-    ]
-    if len(blocks) < 2:
-        raise AudioError(f"voices sing for {sung * HOP:.1f} s in the recordings; adaptation needs 2 s or more")
-    count = int(np.clip(len(blocks) // _HELD_BACK, 1, _MAX_HELD_BACK))
-    held = {int((index + 0.5) * len(blocks) / count) for index in range(count)}
-    held_back = [
-        _batch([recordings[number].part(first, last)])
-        for index, (number, first, last) in enumerate(blocks)
-        if index in held
-    ]
-    runs: list[tuple[int, int, int]] = []
-    for index, (number, first, last) in enumerate(blocks):
-        if index in held:
-            continue
-        if runs and runs[-1][0] == number and runs[-1][2] == first:
-            runs[-1] = (number, runs[-1][1], last)
-        else:
-            runs.append((number, first, last))
-    return _Source([recordings[number].part(first, last) for number, first, last in runs], frames), held_back
 
-
-class _Source:
-    """Excerpts of recordings whose stems are coloured and mixed anew."""
-
-    def __init__(self, examples: Sequence[Example], frames: int) -> None:
-        self.examples = examples
+    def __init__(self, takes: Sequence[Take], frames: int) -> None:
+        self.takes = takes
         self.frames = frames
 
     def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random excerpts of one recording."""
-        example = self.examples[choose(rng, [example.n_frames for example in self.examples])]
-        firsts = rng.integers(example.n_frames - self.frames + 1, size=size)
-        batch = _batch([example.part(int(first), int(first) + self.frames) for first in firsts])
+        take = self.takes[choose(rng, [take.n_frames for take in self.takes])]
+        batch = _batch(take, rng.integers(take.n_frames - self.frames + 1, size=size).tolist(), self.frames)
         assert batch.stems is not None
         gains = 10 ** (rng.uniform(-_GAIN_DB, _GAIN_DB, (*batch.stems.shape[:2], 1)) / 20)
         stems = augment.equalise(batch.stems, rng, _EQUALISER_DB) * torch.from_numpy(gains.astype(np.float32))
         return Batch(stems.sum(dim=1), batch.f0, stems)
 
 
-def _batch(examples: Sequence[Example]) -> Batch:
-    stems = torch.from_numpy(np.stack([example.stems for example in examples]))
-    return Batch(stems.sum(dim=1), torch.from_numpy(np.stack([example.f0 for example in examples])), stems)
+def split(takes: Sequence[Take]) -> tuple[RemixSource, list[Batch]]:
+    """Return a source of excerpts to train on, and the blocks that are held back, spread over the recordings.
+
+    Parameters
+    ----------
+    takes : sequence of Take
+        Stems of the recordings.
+
+    Raises
+    ------
+    AudioError
+        If there are fewer than two blocks of 1 s in which a voice sings.
+    """
+    sung = sum(int(_sung(take).sum()) for take in takes)
+    frames = int(np.clip(sung // 4, _MIN_BLOCK_FRAMES, _BLOCK_FRAMES))
+    blocks = [(take, first, last) for take in takes for first, last in _sung_blocks(take, frames)]
+    if len(blocks) < 2:
+        raise AudioError(f"voices sing for {sung * HOP:.1f} s in the recordings; adaptation needs 2 s or more")
+    count = int(np.clip(len(blocks) // _HELD_BACK, 1, _MAX_HELD_BACK))
+    held = {int((index + 0.5) * len(blocks) / count) for index in range(count)}
+    held_back = [_batch(take, [first], last - first) for take, first, last in (blocks[index] for index in sorted(held))]
+    runs: list[tuple[Take, int, int]] = []  # adjacent blocks joined
+    for take, first, last in (block for index, block in enumerate(blocks) if index not in held):
+        if runs and runs[-1][0] is take and runs[-1][2] == first:
+            runs[-1] = (take, runs[-1][1], last)
+        else:
+            runs.append((take, first, last))
+    training = [Take(take.name, *take.excerpt(first, last - first)) for take, first, last in runs]
+    return RemixSource(training, frames), held_back
 
 
-class _Learner:
-    """A copy of a network that learns, and the running mean of its weights, which is what counts."""
-
-    def __init__(self, network: Estimator, learning_rate: float) -> None:
-        self.network = copy.deepcopy(network).train().requires_grad_(True)
-        self.averaged = copy.deepcopy(network).eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), learning_rate)
-        self.steps = 0
-
-    def step(self, batch: Batch) -> None:
-        """Take an optimisation step; one whose gradient is not finite is left out."""
-        loss = supervised_loss(self.network, batch)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MAX_GRADIENT_NORM)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self.steps += 1
-        # Early on the mean follows the weights closely, or it would hold them back.
-        decay = min(_AVERAGE, self.steps / (9 + self.steps))
-        with torch.no_grad():
-            for mean, current in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(current, 1 - decay)
+def _batch(take: Take, firsts: Sequence[int], frames: int) -> Batch:
+    excerpts = [take.excerpt(first, frames) for first in firsts]
+    stems, f0 = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*excerpts, strict=True))
+    return Batch(stems.sum(dim=1), f0, stems)
 
 
-def _mean_loss(network: Estimator, batches: Sequence[Batch]) -> float:
-    with torch.no_grad():
-        return float(np.mean([float(supervised_loss(network, batch)) for batch in batches]))
-
-
-def _sung_blocks(recording: Example, frames: int) -> list[tuple[int, int]]:
-    """Return first and last frame of the equal parts of a recording, of `frames` or more, in which someone sings."""
-    count = recording.n_frames // frames
-    edges = np.linspace(0, recording.n_frames, count + 1).astype(int).tolist() if count else []
-    sung = _sung(recording)
+def _sung_blocks(take: Take, frames: int) -> list[tuple[int, int]]:
+    """Return the equal blocks of a recording, `frames` or longer, in which a voice sings, as (first, last)."""
+    count = take.n_frames // frames
+    edges = np.linspace(0, take.n_frames, count + 1).astype(int).tolist() if count else []
+    sung = _sung(take)
     return [(first, last) for first, last in pairwise(edges) if sung[first:last].mean() >= _MIN_VOICED]
 
 
-def _sung(recording: Example) -> NDArray[np.bool_]:
-    """Return in which frames some voice sings."""
-    return np.asarray((recording.f0[:, : recording.n_frames] > 0).any(axis=0))
+def _sung(take: Take) -> NDArray[np.bool_]:
+    """Return whether a voice sings, shape (frames,)."""
+    return np.asarray((take.f0[:, : take.n_frames] > 0).any(axis=0))

@@ -1,4 +1,7 @@
-"""Augmentation of single-singer excerpts and their mixtures: pitch, formants, level, equalisation, room, noise."""
+"""Augmentation of single voices and their mixtures: pitch, formants, equalisation, room, noise, bandwidth.
+
+Waveforms are at 16 kHz. Functions take their random numbers from the generator that they are given.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,25 @@ from vocalsep.dsp.stft import StftGrid, istft, mel_points, stft
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
-_CEPSTRUM_CUT = 0.0016
-"""Seconds of quefrency that make the spectral envelope: shorter than the period of a note of 600 Hz."""
+_CEPSTRUM_CUT = 0.0016  # seconds of quefrency that form the spectral envelope: just below the period of 600 Hz
 
 
 def shift_by_resampling(waveform: Float32, tracks: F0Tracks, semitones: float) -> tuple[Float32, F0Tracks]:
-    """Transpose a recording, formants and tempo with it, as a tape played faster; its f0 tracks follow.
+    """Transpose a recording and its f0 tracks, with formants and tempo, like a tape played faster.
 
     Parameters
     ----------
-    waveform
-        Shape (samples,) at 16 kHz.
-    tracks
-        Its f0 on the 16-ms grid.
-    semitones
-        Upwards if positive.
+    waveform : ndarray, shape (samples,)
+        The recording.
+    tracks : F0Tracks
+        F0 of its voices.
+    semitones : float
+        Interval; positive is up.
     """
     if semitones == 0:
         return waveform, tracks
     ratio = 2 ** (semitones / 12)
-    # Rates are whole numbers: these hold the ratio to within 0.1 cent.
+    # The resampler takes whole numbers; these keep the ratio within 0.1 cent.
     rate = round(100_000 * ratio)
     shifted, ratio = resample(waveform, rate, 100_000)[0], rate / 100_000
     frames = 1 + len(shifted) // round(tracks.hop * MODEL_SAMPLE_RATE)
@@ -42,16 +44,16 @@ def shift_by_resampling(waveform: Float32, tracks: F0Tracks, semitones: float) -
 
 
 def shift_formants(waveform: Tensor, ratio: float) -> Tensor:
-    """Move the spectral envelope of a voice by a factor, leaving its harmonics where they are.
+    """Stretch the spectral envelope of a voice and leave its harmonics in place.
 
-    The envelope is the spectrum's low quefrencies; each frame is filtered by envelope(f / ratio) / envelope(f).
+    The low quefrencies of the spectrum form the envelope. Each frame is filtered by envelope(f / ratio) / envelope(f).
 
     Parameters
     ----------
-    waveform
-        Shape (..., samples) at 16 kHz.
-    ratio
-        Above 1 for a smaller vocal tract.
+    waveform : Tensor, shape (..., samples)
+        A voice.
+    ratio : float
+        Factor on the frequencies of the formants; above 1 for a shorter vocal tract.
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE, window=0.064)
     spectrum = stft(waveform, grid).transpose(-1, -2)  # (..., frames, bins)
@@ -72,11 +74,11 @@ def equalise(waveform: Tensor, rng: Generator, strength_db: float = 6.0) -> Tens
 
     Parameters
     ----------
-    waveform
-        Shape (..., samples) at 16 kHz.
-    rng
-        Source of chance.
-    strength_db
+    waveform : Tensor, shape (..., samples)
+        Waveforms.
+    rng : Generator
+        Random generator.
+    strength_db : float
         Standard deviation of the gains in dB.
     """
     samples = waveform.shape[-1]
@@ -91,9 +93,9 @@ def equalise(waveform: Tensor, rng: Generator, strength_db: float = 6.0) -> Tens
 
 
 def reverberate(waveform: Tensor, rng: Generator) -> Tensor:
-    """Put waveforms of shape (..., samples) into one random room: direct sound, then noise that decays.
+    """Put waveforms of shape (..., samples) into one random room: direct sound, then decaying noise.
 
-    Reverberation time 0.2 to 1.5 s, direct-to-reverberant ratio 0 to 15 dB, early gap 2 to 20 ms.
+    The reverberation time is 0.2 to 1.5 s, the direct-to-reverberant ratio 0 to 15 dB, the early gap 2 to 20 ms.
     """
     reverberation_time, ratio_db = rng.uniform(0.2, 1.5), rng.uniform(0, 15)
     length = int(reverberation_time * MODEL_SAMPLE_RATE)
@@ -110,21 +112,19 @@ def reverberate(waveform: Tensor, rng: Generator) -> Tensor:
 
 
 def add_noise(mixture: Tensor, rng: Generator, range_db: tuple[float, float] = (-70.0, -30.0)) -> Tensor:
-    """Add white or low-pass noise to each mixture of shape (batch, samples), at a level in dB relative to it."""
+    """Add white or low-pass noise to mixtures of shape (batch, samples), at random levels in dB relative to each."""
     noise = torch.from_numpy(rng.normal(size=mixture.shape).astype(np.float32))
     if rng.random() < 0.5:
         noise = torch.cumsum(noise, dim=-1)
-        noise = (
-            noise
-            - torch.nn.functional.avg_pool1d(noise[:, None], 401, stride=1, padding=200, count_include_pad=False)[:, 0]
-        )
+        pool = torch.nn.functional.avg_pool1d
+        noise = noise - pool(noise[:, None], 401, stride=1, padding=200, count_include_pad=False)[:, 0]
     level_db = torch.from_numpy(rng.uniform(*range_db, (len(mixture), 1)).astype(np.float32))
     scale = mixture.std(dim=-1, keepdim=True) / noise.std(dim=-1, keepdim=True).clamp_min(1e-9)
     return mixture + noise * scale * 10 ** (level_db / 20)
 
 
 def limit_band(waveform: Tensor, fmax: float) -> Tensor:
-    """Take away what lies above `fmax` Hz, as telephones and low bit rates do; shape (..., samples) at 16 kHz."""
+    """Remove everything above `fmax` Hz from waveforms of shape (..., samples), as low bit rates do."""
     spectrum = torch.fft.rfft(waveform)
     kept = torch.fft.rfftfreq(waveform.shape[-1], 1 / MODEL_SAMPLE_RATE) <= fmax
     limited: Tensor = torch.fft.irfft(spectrum * kept, n=waveform.shape[-1])

@@ -1,8 +1,7 @@
-"""Ensembles of single singers for training a tracker: mixtures, the voices asked for, and what each of them sings.
+"""Random ensembles of single singers with targets, for training the tracker.
 
-Unlike the parameter estimator, the tracker learns with targets: the f0 of single singers, which CREPE reads off their
-recordings, or which synthetic singing was made from. The ensembles are of any size and make-up; their voices are
-described by part or by rank alone, may be sections of several singers, and may rest throughout.
+The targets are the f0 of single singers: of recordings by CREPE, of synthetic singing exactly. Ensembles have any size
+and make-up. Their voices are described by part or by rank alone, may be sections of several singers, and may rest.
 """
 
 from __future__ import annotations
@@ -16,46 +15,44 @@ from numpy.random import Generator
 from torch import Tensor
 
 from vocalsep.audio import Float32
-from vocalsep.errors import AudioError
 from vocalsep.f0.network import describe
-from vocalsep.f0.tracks import register
-from vocalsep.timebase import HOP
 from vocalsep.training import augment
-from vocalsep.training.data import EXCERPT_FRAMES, Take, choose, transposed
+from vocalsep.training.data import EXCERPT_FRAMES, Batch
+from vocalsep.training.takes import (
+    Piece,
+    Take,
+    all_takes,
+    choose,
+    median_f0,
+    random_start,
+    section_f0,
+    too_short,
+    transposed_pieces,
+)
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN, Voice, parse_voices
 
 SIZES = {1: 0.03, 2: 0.15, 3: 0.17, 4: 0.43, 5: 0.08, 6: 0.07, 7: 0.03, 8: 0.04}
-"""How often ensembles of each number of voices are drawn; quartets are what most choirs sing."""
+"""Number of voices -> its probability; most choirs sing in four parts."""
 SHIFTS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 """Semitones by which recorded singers are transposed."""
 
-_DETUNING = 0.5  # semitones at most, besides: choirs drift, and no grid of pitches must be favoured
-_TOGETHER = 0.7  # share of ensembles that sing one piece in time; the others are put together at random
-_NUMBERED = 0.2  # share of ensembles of which only the number of voices is told
-_RESTING = 0.08  # share of voices that are asked for and do not sing
-_ALL_RESTING = 0.2  # share of those at random, in which a voice that would sing rests too
-_SECTION = 0.3  # share of voices sung by several singers where the piece has them
-_RANGE_JITTER = 1.0  # semitones: standard deviation of the limits that are told of a part
+_DETUNING = 0.5  # semitones: transpositions differ from whole semitones by up to this, as no pitch may be favoured
+_TOGETHER = 0.7  # fraction of ensembles that sing one piece; the others are put together at random
+_SYNTHETIC = 0.5  # fraction of the former that are synthetic, if there are recordings too
+_NUMBERED = 0.2  # fraction of ensembles that are described by the number of their voices only
+_RESTING = 0.08  # fraction of voices that rest throughout an excerpt
+_ALL_RESTING = 0.2  # probability that the one voice that must not be drawn to rest does so too
+_SECTION = 0.3  # fraction of voices that several singers sing, if the piece has them
+_RANGE_JITTER = 1.0  # semitones: standard deviation of the range by which a part is described
 
 
-class EnsembleBatch(NamedTuple):
-    """Excerpts of one length and number of voices."""
-
-    mixture: Tensor
-    """Shape (batch, samples) at 16 kHz."""
-    f0: Tensor
-    """Hz, shape (batch, voices, frames), 0 = unvoiced."""
-    voices: Tensor
-    """What `vocalsep.f0.network.describe` tells of them, shape (batch, voices, 5)."""
-
-
-class _Sung(NamedTuple):
-    """What one voice of an ensemble sings."""
+class _Voice(NamedTuple):
+    """One voice of an ensemble."""
 
     part: str
     waveform: Float32
     f0: Float32
-    register: float
+    median_f0: float
 
 
 class EnsembleSource:
@@ -63,17 +60,17 @@ class EnsembleSource:
 
     Parameters
     ----------
-    recorded
-        Pieces of recorded singers: part name -> takes of its singers, in time with one another.
-    synthetic
-        Pieces of synthetic singers, as `vocalsep.training.singing` makes them. May be empty.
-    synthetic_share
-        Share of ensembles that sing one piece together, that sing a synthetic one.
-    frames
+    recorded : sequence of Piece
+        Recorded singers.
+    synthetic : sequence of Piece
+        Synthetic singers; see `vocalsep.training.singing`. They are not transposed.
+    frames : int
         Frames of an excerpt; shorter takes are left out.
-    augmented
-        Whether to transpose, equalise, move formants, vary levels, add room and noise and limit the band, and to draw
-        ensembles of all sizes; without, quartets of recorded singers in time are mixed as they are.
+    augmented : bool
+        Draw ensembles of all sizes; transpose, equalise, move formants, vary levels, add room and noise and limit the
+        band. If False, quartets that sing together are mixed as they are.
+    seed : int
+        Random seed of the transpositions.
 
     Raises
     ------
@@ -83,60 +80,53 @@ class EnsembleSource:
 
     def __init__(
         self,
-        recorded: Sequence[dict[str, list[Take]]],
-        synthetic: Sequence[dict[str, list[Take]]] = (),
+        recorded: Sequence[Piece],
+        synthetic: Sequence[Piece] = (),
         *,
-        synthetic_share: float = 0.5,
         frames: int = EXCERPT_FRAMES,
         augmented: bool = True,
         seed: int = 0,
     ) -> None:
         self.frames = frames
         self.augmented = augmented
-        self.synthetic_share = synthetic_share if synthetic and recorded else float(not recorded)
+        self.synthetic_share = _SYNTHETIC if synthetic and recorded else float(not recorded)
         rng = np.random.default_rng(seed)
-        shifts = [s + rng.uniform(-_DETUNING, _DETUNING) for s in SHIFTS] if augmented else [0.0]
-        self.recorded = [
-            fitting for shift in shifts for piece in recorded if (fitting := self._fit(piece, float(shift)))
-        ]
-        self.synthetic = [fitting for piece in synthetic if (fitting := self._fit(piece, 0.0))]
+        shifts = [s + float(rng.uniform(-_DETUNING, _DETUNING)) for s in SHIFTS] if augmented else [0.0]
+        self.recorded = [piece for shift in shifts for piece in transposed_pieces(recorded, shift, frames)]
+        self.synthetic = transposed_pieces(synthetic, 0.0, frames)
         if not self.recorded and not self.synthetic:
-            raise AudioError(f"no recording lasts {frames * HOP:.1f} s; training needs one of each part")
+            raise too_short(frames)
 
-    def _fit(self, piece: dict[str, list[Take]], shift: float) -> dict[str, list[Take]]:
-        moved = {part: [transposed(take, shift) for take in takes] for part, takes in piece.items()}
-        long = {part: [take for take in takes if take.n_frames >= self.frames] for part, takes in moved.items()}
-        return {part: takes for part, takes in long.items() if takes}
-
-    def draw(self, rng: Generator, size: int) -> EnsembleBatch:
+    def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random ensembles with one number of voices."""
         n_voices = int(rng.choice(list(SIZES), p=list(SIZES.values()))) if self.augmented else 4
-        mixtures, f0s, voices = [], [], []
+        mixtures, f0s, descriptions = [], [], []
         for _ in range(size):
-            sung, described = self._ensemble(rng, n_voices)
-            mixtures.append(self._mix(np.stack([voice.waveform for voice in sung]), rng))
-            f0s.append(np.stack([voice.f0 for voice in sung]))
-            voices.append(describe(described))
-        return EnsembleBatch(torch.stack(mixtures), torch.from_numpy(np.stack(f0s)), torch.stack(voices))
+            ensemble, described = self.ensemble(rng, n_voices)
+            mixtures.append(self._mix(np.stack([voice.waveform for voice in ensemble]), rng))
+            f0s.append(np.stack([voice.f0 for voice in ensemble]))
+            descriptions.append(describe(described))
+        return Batch(torch.stack(mixtures), torch.from_numpy(np.stack(f0s)), voices=torch.stack(descriptions))
 
-    def _ensemble(self, rng: Generator, n_voices: int) -> tuple[list[_Sung], list[Voice]]:
+    def ensemble(self, rng: Generator, n_voices: int) -> tuple[list[_Voice], list[Voice]]:
+        """Return the voices of a random ensemble, and how they are described, from high to low."""
         together = not self.augmented or rng.random() < _TOGETHER
-        sung = self._together(rng, n_voices) if together else self._apart(rng, n_voices)
+        ensemble = self._together(rng, n_voices) if together else self._apart(rng, n_voices)
         if self.augmented:
             rests = rng.random(n_voices) < _RESTING
-            # Someone sings, but for a few excerpts: an ensemble of resting voices teaches little.
+            # An ensemble of resting voices teaches little.
             rests[int(rng.integers(n_voices))] = rng.random() < _ALL_RESTING
-            sung = [
-                voice._replace(waveform=voice.waveform * np.float32(0), f0=voice.f0 * np.float32(0)) if rest else voice
-                for voice, rest in zip(sung, rests, strict=True)
+            ensemble = [
+                voice._replace(waveform=0 * voice.waveform, f0=0 * voice.f0) if rest else voice
+                for voice, rest in zip(ensemble, rests, strict=True)
             ]
         if self.augmented and rng.random() < _NUMBERED:
-            sung = sorted(sung, key=lambda voice: -voice.register)
-            return sung, [Voice(f"voice{rank + 1}", VOICE_FMIN, VOICE_FMAX) for rank in range(n_voices)]
-        voices = {voice.part: parse_voices([voice.part])[0] for voice in sung}
-        centre = {part: voice.fmin * voice.fmax for part, voice in voices.items()}
-        sung = sorted(sung, key=lambda voice: (-centre[voice.part], -voice.register))
-        return sung, [self._jittered(voices[voice.part], rng) for voice in sung]
+            ensemble = sorted(ensemble, key=lambda voice: -voice.median_f0)
+            return ensemble, [Voice(f"voice{rank + 1}", VOICE_FMIN, VOICE_FMAX) for rank in range(n_voices)]
+        parts = {voice.part: parse_voices([voice.part])[0] for voice in ensemble}
+        centre = {name: part.fmin * part.fmax for name, part in parts.items()}
+        ensemble = sorted(ensemble, key=lambda voice: (-centre[voice.part], -voice.median_f0))
+        return ensemble, [self._jittered(parts[voice.part], rng) for voice in ensemble]
 
     def _jittered(self, voice: Voice, rng: Generator) -> Voice:
         if not self.augmented:
@@ -144,14 +134,15 @@ class EnsembleSource:
         low, high = np.exp2(rng.normal(0, _RANGE_JITTER / 12, 2))
         return Voice(voice.name, voice.fmin * float(low), voice.fmax * float(high))
 
-    def _together(self, rng: Generator, n_voices: int) -> list[_Sung]:
+    def _together(self, rng: Generator, n_voices: int) -> list[_Voice]:
+        """Return voices of one piece that start at the same frame."""
         bank = self.synthetic if rng.random() < self.synthetic_share else self.recorded
-        bank = [piece for piece in bank or self.synthetic if sum(map(len, piece.values())) >= n_voices]
+        bank = [piece for piece in bank or self.synthetic if len(all_takes([piece])) >= n_voices]
         if not bank:
             return self._apart(rng, n_voices)
-        lengths = [min(take.n_frames for takes in piece.values() for take in takes) for piece in bank]
-        index = choose(rng, lengths)
-        piece, first = bank[index], int(rng.integers(lengths[index] - self.frames + 1))
+        shortest = [min(all_takes([piece]), key=lambda take: take.n_frames) for piece in bank]
+        index = choose(rng, [take.n_frames for take in shortest])
+        piece, first = bank[index], random_start(shortest[index], self.frames, rng)
         left = {part: [takes[i] for i in rng.permutation(len(takes))] for part, takes in piece.items()}
         chosen: list[tuple[str, list[Take]]] = []
         while len(chosen) < n_voices:
@@ -162,30 +153,27 @@ class EnsembleSource:
         for part, takes in chosen:
             if self.augmented and left[part] and rng.random() < _SECTION:
                 takes += [left[part].pop() for _ in range(int(rng.integers(1, len(left[part]) + 1)))]
-        return [self._section(part, [(take, first) for take in takes], rng) for part, takes in chosen]
+        return [self._voice(part, takes, first, rng) for part, takes in chosen]
 
-    def _apart(self, rng: Generator, n_voices: int) -> list[_Sung]:
-        sung = []
+    def _apart(self, rng: Generator, n_voices: int) -> list[_Voice]:
+        """Return voices of any takes, each with its own start."""
+        voices = []
         for _ in range(n_voices):
             banks = [bank for bank in (self.recorded, self.synthetic) if bank]
             bank = banks[int(rng.integers(len(banks)))]
             piece = bank[int(rng.integers(len(bank)))]
             part = list(piece)[int(rng.integers(len(piece)))]
             take = piece[part][int(rng.integers(len(piece[part])))]
-            sung.append(self._section(part, [(take, int(rng.integers(take.n_frames - self.frames + 1)))], rng))
-        return sung
+            voices.append(self._voice(part, [take], random_start(take, self.frames, rng), rng))
+        return voices
 
-    def _section(self, part: str, takes: list[tuple[Take, int]], rng: Generator) -> _Sung:
-        """Return singers as one voice, whose f0 is the mean on a logarithmic axis of those that sing."""
-        pairs = [take.excerpt(first, self.frames) for take, first in takes]
+    def _voice(self, part: str, takes: Sequence[Take], first: int, rng: Generator) -> _Voice:
+        """Return an excerpt of one or more singers as one voice."""
+        pairs = [take.excerpt(first, self.frames) for take in takes]
         gains = 10 ** (rng.uniform(-3, 3, len(pairs)) / 20) if len(pairs) > 1 else np.ones(1)
         waveform = sum(np.float32(gain) * samples for gain, (samples, _) in zip(gains, pairs, strict=True))
-        f0 = np.stack([f0[0] for _, f0 in pairs])
-        sounding = (f0 > 0).sum(axis=0)
-        mean = np.log(np.where(f0 > 0, f0, 1)).sum(axis=0) / np.maximum(sounding, 1)
-        common = np.where(2 * sounding > len(pairs) - 1, np.exp(mean), 0).astype(np.float32)
-        whole = takes[0][0].f0[0]
-        return _Sung(part, waveform, common, register(common) or register(whole))
+        f0 = section_f0(np.stack([f0[0] for _, f0 in pairs]))
+        return _Voice(part, waveform, f0, median_f0(f0) or median_f0(takes[0].f0[0]))
 
     def _mix(self, stems: Float32, rng: Generator) -> Tensor:
         """Return the sum of stems, shape (voices, samples), augmented."""

@@ -1,7 +1,7 @@
-"""F0 as a tracker finds it in a mixture: what it gets wrong, put into true f0 for training.
+"""The errors of an f0 tracker, added to true f0 for training.
 
-An estimator that only ever saw the f0 of the stems believes every f0 it is given. What a tracker mistakes most are the
-borders of notes, short rests and sung notes, and the note of another voice; and it is some cents off.
+An estimator that is trained with the f0 of the stems alone trusts every f0. A tracker misplaces the borders of notes,
+misses short rests and short notes, confuses voices, and is some cents off.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 
 from vocalsep.audio import Float32
 
-_DRIFT_CENTS, _DRIFT_FRAMES = 7.0, 6  # of slow deviations: standard deviation, and frames between their knots
-_JITTER_CENTS = 2.0  # of deviations from frame to frame
-_BORDER_FRAMES = 6  # by which notes may begin or end early or late: 0.1 s
-_GAP = _GHOST = 0.3  # probability, for each voice of an excerpt, of a rest that is none, and of notes that are none
+_DRIFT_CENTS, _DRIFT_FRAMES = 7.0, 6  # slow deviations: standard deviation, and frames between their knots
+_JITTER_CENTS = 2.0  # standard deviation from frame to frame
+_BORDER_FRAMES = 6  # notes begin or end up to 0.1 s early or late
+_GAP = _GHOST = 0.3  # probability, per voice of an excerpt, of a gap in its notes and of a note that nobody sings
 _GAP_FRAMES, _GHOST_FRAMES = (5, 30), (5, 40)
-_STOLEN = 0.6  # of ghosts that are another voice's note; the others are any note
-_OVER_SUNG = 0.4  # of ghosts that stand in place of what the voice does sing
-_GHOST_FMIN, _GHOST_FMAX = 100.0, 500.0
+_STOLEN = 0.6  # fraction of ghosts that are the note of another voice; the others are random notes
+_OVER_SUNG = 0.4  # fraction of ghosts that replace notes; the others sound in rests only
+_GHOST_FMIN, _GHOST_FMAX = 100.0, 500.0  # Hz
 
 
 def with_errors(f0: Float32, rng: Generator) -> Float32:
-    """Return f0 tracks with the errors of a tracker.
+    """Return f0 tracks with random errors.
 
     Parameters
     ----------
-    f0
-        True f0 in Hz, shape (voices, frames), 0 = unvoiced.
-    rng
-        Source of chance.
+    f0 : ndarray, shape (voices, frames)
+        True f0 in Hz, 0 = unvoiced.
+    rng : Generator
+        Random generator.
     """
     wrong = np.stack([_moved_borders(_detuned(row, rng), rng) for row in f0.astype(np.float64)])
     frames = f0.shape[1]
@@ -60,7 +60,7 @@ def _detuned(f0: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
 
 def _moved_borders(f0: NDArray[np.float64], rng: Generator) -> NDArray[np.float64]:
     moved: NDArray[np.float64] = f0.copy()
-    for border in np.flatnonzero(np.diff(f0 > 0)) + 1:  # the first frame behind a border
+    for border in np.flatnonzero(np.diff(f0 > 0)) + 1:  # the first frame after a border
         shift = int(rng.integers(-_BORDER_FRAMES, _BORDER_FRAMES + 1))
         span = slice(max(0, border - shift), border) if shift > 0 else slice(border, border - shift)
         begins = f0[border] > 0

@@ -1,11 +1,13 @@
-"""What training makes small.
+"""Losses.
 
-For the parameter estimator, without targets: the power of the synthesised voices, summed, must match the mixture; with
-stems as targets: what the masks of the voices leave over must be small, and each voice must match its stem. For the
-tracker, with targets: the cross-entropy of what each voice does.
+The parameter estimator learns without targets that the power of the synthesised voices adds up to the power of the
+mixture. With stems as targets, it learns that the masks of the voices leave little of the other voices, and that each
+voice matches its stem. The tracker learns with f0 as target, by cross-entropy.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -17,20 +19,19 @@ from vocalsep.model.synthesizer.parameters import VoiceParameters
 from vocalsep.model.synthesizer.spectrogram import voice_powers
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.training.data import Batch
-from vocalsep.training.ensembles import EnsembleBatch
 
 WINDOWS = (2048, 1024, 512)
-"""Samples at 16 kHz of the spectrograms that are compared."""
-_FLOOR = 1e-3  # of magnitude, relative to the mean of the mixture's: 60 dB below it nothing counts
-_STEP = 3
-"""One frame in so many is compared, 48 ms apart: windows of 128 ms overlap enough, and a step takes half the time."""
+"""Samples at 16 kHz of the windows of the spectrograms that are compared."""
+_FLOOR = 1e-3  # magnitude, relative to the mixture's mean, below which differences do not count (-60 dB)
+_STEP = 3  # every third frame is compared: windows of 128 ms overlap enough, and a step takes half the time
 
-_STEM_SHARE = 0.3  # of the distance between stems and voices, beside what masks leave over
-_SEGMENTS = 4  # of an excerpt, about 1 s each, whose distortion counts alike, loud or soft
-_AUDIBLE = 3e-3  # of a segment's energy, -25 dB: stems and errors below it do not count
-_SILENT_WEIGHT = 0.1  # of segments in which a voice is silent
+_STEM_SHARE = 0.3  # weight of the distance between stems and voices, next to the distortion
+_SEGMENTS = 4  # segments of an excerpt, about 1 s each, whose distortion counts equally, loud or soft
+_AUDIBLE = 3e-3  # fraction of a segment's energy (-25 dB) below which stems and errors do not count
+_SILENT_WEIGHT = 0.1  # weight of segments in which a voice is silent
 
 
+@lru_cache
 def loss_grids() -> tuple[StftGrid, ...]:
     """Return the grids on which mixture and synthesis are compared."""
     return tuple(StftGrid.of_duration(MODEL_SAMPLE_RATE, window / MODEL_SAMPLE_RATE) for window in WINDOWS)
@@ -39,17 +40,17 @@ def loss_grids() -> tuple[StftGrid, ...]:
 def spectral_distance(expected_power: Tensor, target_power: Tensor) -> Tensor:
     """Return the distance between two power spectrograms: L1 of magnitudes plus L1 of log-magnitudes.
 
-    Magnitudes are relative to the mean of the target's, so that loudness does not weigh.
+    Magnitudes are relative to the mean of the target, so the loudness of the target has no influence.
 
     Parameters
     ----------
-    expected_power, target_power
-        Shape (batch, frequency bins, frames).
+    expected_power, target_power : Tensor, shape (batch, frequency bins, frames)
+        Power spectrograms.
 
     Returns
     -------
-    Tensor
-        Scalar, mean over the batch.
+    Tensor, shape ()
+        Mean over the batch.
     """
     target = target_power.sqrt()
     mean = target.mean(dim=(-1, -2), keepdim=True).clamp_min(1e-8)
@@ -65,69 +66,51 @@ def mixture_loss(parameters: VoiceParameters, mixture: Tensor) -> Tensor:
 
     Parameters
     ----------
-    parameters
-        Of the voices, with leading axis batch.
-    mixture
-        Shape (batch, samples) at 16 kHz.
+    parameters : VoiceParameters
+        Parameters of the voices, with a leading batch axis.
+    mixture : Tensor, shape (batch, samples)
+        Mixtures at 16 kHz.
     """
     grids = loss_grids()
-    voices = voice_powers(parameters, grids, step=_STEP)
     distances = [
-        spectral_distance(expected.sum(dim=-3), power(mixture, grid)[..., ::_STEP])
-        for expected, grid in zip(voices, grids, strict=True)
+        spectral_distance(voices.sum(dim=-3), power(mixture, grid)[..., ::_STEP])
+        for voices, grid in zip(voice_powers(parameters, grids, step=_STEP), grids, strict=True)
     ]
     return torch.stack(distances).mean()
 
 
-def estimator_loss(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the unsupervised loss of a network that estimates parameters, on a batch."""
-    device = next(network.parameters()).device
-    mixture = batch.mixture.to(device)
-    return mixture_loss(network(mixture, batch.f0.to(device)), mixture)
-
-
-def supervised_loss(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the loss of a network that estimates parameters, by stems where the batch knows them, else without."""
-    if batch.stems is None:
-        return estimator_loss(network, batch)
-    device = next(network.parameters()).device
-    mixture, stems = batch.mixture.to(device), batch.stems.to(device)
-    return stem_loss(network(mixture, batch.f0.to(device)), mixture, stems)
-
-
 def stem_loss(parameters: VoiceParameters, mixture: Tensor, stems: Tensor) -> Tensor:
-    """Return the supervised loss: log distortion of the masked mixture, and spectral distance of each voice.
+    """Return the supervised loss: the distortion of the masked mixture, plus the spectral distance of each voice.
 
     Parameters
     ----------
-    parameters
-        Of the voices, with leading axis batch.
-    mixture
-        Shape (batch, samples) at 16 kHz.
-    stems
-        Shape (batch, voices, samples).
+    parameters : VoiceParameters
+        Parameters of the voices, with a leading batch axis.
+    mixture : Tensor, shape (batch, samples)
+        Mixtures at 16 kHz.
+    stems : Tensor, shape (batch, voices, samples)
+        Their stems.
     """
     grid = loss_grids()[0]
-    heard = instantaneous_frequency(mixture, grid)[..., ::_STEP]
-    plain, sharp = voice_powers(parameters, (grid, grid), step=_STEP, instantaneous_frequency=(None, heard))
+    frequency = instantaneous_frequency(mixture, grid)[..., ::_STEP]
+    plain, sharp = voice_powers(parameters, (grid, grid), step=_STEP, instantaneous_frequency=(None, frequency))
     spectrum, target = stft(mixture, grid)[..., ::_STEP], stft(stems, grid)[..., ::_STEP]
-    left = soft_masks(sharp) * spectrum[:, None] - target
-    return distortion(left, target, spectrum) + _STEM_SHARE * spectral_distance(
-        plain.flatten(0, 1), target.abs().square().flatten(0, 1)
-    )
+    error = soft_masks(sharp) * spectrum[:, None] - target
+    distance = spectral_distance(plain.flatten(0, 1), target.abs().square().flatten(0, 1))
+    return distortion(error, target, spectrum) + _STEM_SHARE * distance
 
 
-def distortion(left: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
-    """Return the mean log ratio of the energy of what is left over to that of a stem, over segments of about 1 s.
+def distortion(error: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
+    """Return the mean log ratio between the energies of error and stem, over segments of about 1 s.
 
     Parameters
     ----------
-    left, target
-        Spectra of the error and of the stem, shape (batch, voices, frequency bins, frames).
-    mixture
-        Its spectrum, shape (batch, frequency bins, frames).
+    error, target : Tensor, shape (batch, voices, frequency bins, frames)
+        Spectra of the error and of the stem.
+    mixture : Tensor, shape (batch, frequency bins, frames)
+        Spectrum of the mixture.
     """
-    length = max(1, left.shape[-1] // _SEGMENTS)
+    length = max(1, error.shape[-1] // _SEGMENTS)
 
     def energy(spectrum: Tensor) -> Tensor:
         frames = (spectrum.real**2 + spectrum.imag**2).sum(dim=-2)
@@ -136,56 +119,62 @@ def distortion(left: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
 
     threshold = _AUDIBLE * energy(mixture)[:, None] + 1e-9
     wanted = energy(target)
-    ratio = torch.log((energy(left) + threshold) / (wanted + threshold))
+    ratio = torch.log((energy(error) + threshold) / (wanted + threshold))
     weight = wanted / (wanted + threshold) + _SILENT_WEIGHT
     return (ratio * weight).sum() / weight.sum()
 
 
-def tracking_loss(logits: Logits, f0: Tensor, pitches: Tensor) -> Tensor:
-    """Return the mean cross-entropy of every voice and frame, in nats.
+def estimator_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """Return the unsupervised loss of a network that estimates parameters."""
+    mixture, f0 = _on_device(network, batch.mixture, batch.f0)
+    return mixture_loss(network(mixture, f0), mixture)
 
-    The target of a sung frame is a bell of one grid step's width about the true f0, which lets the posterior's
-    centroid tell f0 far below a step, and forgives a target's few cents of error.
+
+def supervised_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """Return the supervised loss of a network that estimates parameters; without stems, the unsupervised loss."""
+    if batch.stems is None:
+        return estimator_loss(network, batch)
+    mixture, f0, stems = _on_device(network, batch.mixture, batch.f0, batch.stems)
+    return stem_loss(network(mixture, f0), mixture, stems)
+
+
+def tracking_loss(logits: Logits, f0: Tensor, pitches: Tensor) -> Tensor:
+    """Return the mean cross-entropy over voices and frames in nats.
+
+    The target of a sung frame is a bell around the true f0 with the width of one step of the grid. So the centroid of
+    the posterior resolves f0 far below a step, and an error of a few cents in the target costs little.
 
     Parameters
     ----------
-    logits
-        What a tracker returns.
-    f0
-        Hz, shape (batch, voices, frames), 0 = unvoiced.
-    pitches
-        The grid in Hz, shape (pitches,).
+    logits : Logits
+        Output of the tracker.
+    f0 : Tensor, shape (batch, voices, frames)
+        F0 in Hz, 0 = unvoiced.
+    pitches : Tensor, shape (pitches,)
+        Grid in Hz.
     """
     log_pitches = torch.log2(pitches).to(f0)
     step = log_pitches[1] - log_pitches[0]
     distance = (torch.log2(f0.clamp_min(1.0))[..., None] - log_pitches) / step
     bell = torch.softmax(-0.5 * distance**2, dim=-1)
-    # What lies outside the grid cannot be said: such frames do not count.
-    known = (f0 <= 0) | ((f0 > pitches[0]) & (f0 < pitches[-1]))
-    everything = torch.cat([logits.pitch, logits.silent[..., None]], dim=-1).log_softmax(dim=-1)
-    sung = -(bell * everything[..., :-1]).sum(dim=-1)
-    nats = torch.where(f0 > 0, sung, -everything[..., -1])
-    return (nats * known).sum() / known.sum().clamp_min(1)
+    inside = (f0 <= 0) | ((f0 > pitches[0]) & (f0 < pitches[-1]))  # other frames do not count
+    log_probability = torch.cat([logits.pitch, logits.silent[..., None]], dim=-1).log_softmax(dim=-1)
+    sung = -(bell * log_probability[..., :-1]).sum(dim=-1)
+    nats = torch.where(f0 > 0, sung, -log_probability[..., -1])
+    return (nats * inside).sum() / inside.sum().clamp_min(1)
 
 
-class TrackerLoss:
-    """The loss of a tracker on a batch.
+def tracker_loss(network: Tracker, batch: Batch, *, bfloat16: bool = False) -> Tensor:
+    """Return the mean cross-entropy of a tracker in nats; `bfloat16` halves the time on processors that support it."""
+    assert batch.voices is not None
+    mixture, f0, voices = _on_device(network, batch.mixture, batch.f0, batch.voices)
+    with torch.no_grad():
+        stack = harmonic_stack(normalised(mixture), network.config)[..., : f0.shape[-1]]
+    with torch.autocast(mixture.device.type, torch.bfloat16, enabled=bfloat16):
+        logits = network(stack, voices)
+    return tracking_loss(logits, f0, network.config.pitches().to(f0.device))
 
-    Parameters
-    ----------
-    half
-        Whether convolutions run in bfloat16: twice as fast on processors that have instructions for it.
-    """
 
-    def __init__(self, *, half: bool) -> None:
-        self.half = half
-
-    def __call__(self, network: Tracker, batch: EnsembleBatch) -> Tensor:
-        """Return the mean cross-entropy in nats."""
-        device = next(network.parameters()).device
-        with torch.no_grad():
-            stack = harmonic_stack(normalised(batch.mixture.to(device)), network.config)
-            stack = stack[..., : batch.f0.shape[-1]]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.half):
-            logits = network(stack, batch.voices.to(device))
-        return tracking_loss(logits, batch.f0.to(device), network.config.pitches().to(device))
+def _on_device(network: nn.Module, *tensors: Tensor) -> list[Tensor]:
+    device = next(network.parameters()).device
+    return [tensor.to(device) for tensor in tensors]

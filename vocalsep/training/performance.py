@@ -1,7 +1,7 @@
-"""How a singer sings a part: f0 with vibrato, glides and breaths, loudness, and the filters of every sound.
+"""The performance of a part: f0 with vibrato, glides and breaths, loudness, and the filter of every sound.
 
-What singers do with f0 (vibrato, preparation, overshoot, fluctuation): T. Saitou, M. Unoki, M. Akagi (2005),
-"Development of an F0 control model based on F0 dynamic characteristics for singing-voice synthesis".
+Vibrato, preparation, overshoot and fluctuation of f0 follow T. Saitou, M. Unoki, M. Akagi, "Development of an F0
+control model based on F0 dynamic characteristics for singing-voice synthesis", 2005.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from vocalsep.dsp.units import midi_to_hz
 from vocalsep.model.synthesizer import VoiceParameters
 from vocalsep.model.synthesizer.all_pole import lsf_from_resonances
 from vocalsep.model.synthesizer.excitation import harmonic_count
 from vocalsep.model.synthesizer.spectrogram import harmonic_log_amplitude, noise_log_density
 from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
-from vocalsep.training.scores import Note
+from vocalsep.training.scores import ScoreNote
 from vocalsep.training.singers import BREATH, FORMANTS, SILENT, VOWEL, Singer, Sound, Syllable
 
 Curve = NDArray[np.float64]
 
-_EVEN_FORMANTS = (3500, 4500)
-"""Fourth and fifth formant in Hz of a vocal tract of 17 cm that makes no singer's formant."""
-_TOP_FORMANT = 7900.0
-"""Hz: three more formants fill the range from the fifth up to here."""
+_EVEN_FORMANTS = (3500, 4500)  # Hz: fourth and fifth formant of a vocal tract of 17 cm without a singer's formant
+_TOP_FORMANT = 7900.0  # Hz: three more formants fill the range from the fifth up to here
 _NOISE_BANDS = 24
 
 
 class Segment(NamedTuple):
-    """A sound from one time to another in s, with the formants of its vowel."""
+    """A sound, with its start and stop in seconds and the formants of its vowel."""
 
     start: float
     stop: float
@@ -41,23 +40,11 @@ class Segment(NamedTuple):
 
 
 class Performance:
-    """How one singer sings a part: the curves from which the parameters of the synthesizer are made.
-
-    Parameters
-    ----------
-    notes, tempo, text
-        What is sung.
-    singer
-        Who sings.
-    frames
-        Length.
-    rng
-        Source of chance.
-    """
+    """One singer's rendering of a part, as curves of which the parameters of the synthesizer are made."""
 
     def __init__(
         self,
-        notes: Sequence[Note],
+        notes: Sequence[ScoreNote],
         singer: Singer,
         tempo: float,
         text: Sequence[Syllable],
@@ -78,7 +65,7 @@ class Performance:
         self.syllables = [text[int(2 * note.start) % len(text)] for note in notes]
 
     def _breathe(self) -> None:
-        """Cut phrases that are too long for a breath."""
+        """Split phrases that are too long for a breath."""
         began = self.starts[0]
         for index in range(1, len(self.starts)):
             if self.first[index] or self.starts[index] - began > self.rng.uniform(5, 12):
@@ -88,7 +75,7 @@ class Performance:
                 self.first[index], began = True, self.starts[index]
 
     def segments(self) -> list[Segment]:
-        """Return the sounds in their order; consonants take their time from the note before: vowels are in time."""
+        """Return the sounds in order; consonants shorten the note before, so that vowels start on the beat."""
         result: list[Segment] = []
         formants = self._formants(self.syllables[0].vowel, self.pitches[0])
         for index, syllable in enumerate(self.syllables):
@@ -109,7 +96,7 @@ class Performance:
         return [segment for segment in result if segment.stop - segment.start > 0.005]
 
     def _formants(self, vowel: str, pitch: float) -> tuple[float, ...]:
-        """Return five formants of a vowel, which leans towards another one and is tuned to a high note."""
+        """Return five formants of a vowel, coloured by another vowel and tuned to a high note."""
         table = FORMANTS[self.singer.voice_type]
         other = table[str(self.rng.choice(list(table)))]
         lean = self.rng.uniform(0, 0.35)
@@ -117,18 +104,18 @@ class Performance:
         formants[3:] = self.singer.ring * formants[3:] + (1 - self.singer.ring) * np.array(_EVEN_FORMANTS)
         formants *= self.singer.tract * np.exp(self.rng.normal(0, 0.02, 5))
         # On high notes singers open the mouth: the first formant stays above f0.
-        formants[0] = max(formants[0], 1.03 * 440 * 2 ** ((pitch - 69) / 12))
+        formants[0] = max(formants[0], 1.03 * midi_to_hz(pitch))
         formants[1:] = np.maximum(formants[1:], 1.15 * formants[0])
         return tuple(formants)
 
     def f0(self) -> Curve:
-        """Return the f0 in Hz that the singer has in mind, also where nothing sounds, shape (frames,)."""
+        """Return the intended f0 in Hz, also during rests, shape (frames,)."""
         singer, frames = self.singer, len(self.times)
         pitch = np.full(frames, self.pitches[0])
         glides = np.clip(singer.portamento * np.exp(self.rng.normal(0, 0.3, len(self.pitches))), 0.02, 0.15)
         for index in range(1, len(self.pitches)):
             leap = self.pitches[index] - self.pitches[index - 1]
-            # A glide begins before the beat; a phrase begins on its own note.
+            # A glide begins before the beat; a phrase begins on its own pitch.
             glide = glides[index]
             middle = self.starts[index] - (0.15 if self.first[index] else 0.2 * glide)
             low, high = np.searchsorted(self.times, (middle - 0.4, middle + 0.4))
@@ -143,11 +130,10 @@ class Performance:
         intonation = _smooth(self.rng.normal(0, 0.05, len(self.pitches))[note], 0.08)
         drift = singer.drift_cents * self._unsteadiness(1.0) + singer.jitter_cents * self._unsteadiness(0.05)
         cents = singer.offset_cents + drift + self._vibrato(note, age)
-        line: Curve = 440 * np.exp2((pitch - 69 - scoop * np.exp(-age / 0.06) + intonation + cents / 100) / 12)
-        return line
+        return midi_to_hz(pitch - scoop * np.exp(-age / 0.06) + intonation + cents / 100)
 
     def _vibrato(self, note: NDArray[np.int64], age: Curve) -> Curve:
-        """Return the vibrato in cents, which sets in a while after the onset of each note."""
+        """Return the vibrato in cents, which starts a while after the onset of each note."""
         onset = self.rng.uniform(0.05, 0.35, len(self.pitches))[note]
         depth = self.singer.vibrato_cents * _smooth(np.clip((age - onset) / 0.3, 0.15, 1), 0.15)
         depth *= np.clip(1 + 0.2 * self._unsteadiness(0.5), 0.2, 1.5)
@@ -155,17 +141,17 @@ class Performance:
         return depth * np.sin(2 * np.pi * (np.cumsum(rate) * HOP + self.rng.random()))
 
     def _age(self) -> tuple[NDArray[np.int64], Curve]:
-        """Return which note each frame belongs to, and how many seconds ago it began."""
+        """Return the index of the note of each frame, and the seconds since its start."""
         note = np.clip(np.searchsorted(self.starts, self.times, side="right") - 1, 0, None)
         return note, np.clip(self.times - self.starts[note], 0, None)
 
     def _unsteadiness(self, seconds: float) -> Curve:
-        """Return noise of variance 1 that changes within so many seconds, shape (frames,)."""
+        """Return noise of variance 1, smoothed over so many seconds, shape (frames,)."""
         noise = _smooth(self.rng.normal(size=len(self.times)), seconds)
         return noise / max(float(noise.std()), 1e-9)
 
     def loudness_db(self) -> tuple[Curve, Curve]:
-        """Return the loudness without and with the attacks and ends of phrases, 0 dB at the loudest."""
+        """Return the loudness in dB without and with the attacks and ends of phrases; the maximum is about 0."""
         note, age = self._age()
         begins, ends = self.starts[self.first], self.stops[np.append(self.first[1:], True)]
         phrase = self.phrase[note]
@@ -185,7 +171,7 @@ class Performance:
         """Return the parameters of the voice, f0 of shape (frames,)."""
         segments, line = self.segments(), self.f0()
         starts, stops = np.array([segment[:2] for segment in segments]).T
-        # Of each frame the segment it lies in, or else the nearest.
+        # The segment of each frame, or the nearest one.
         index = np.clip(np.searchsorted(starts, self.times, side="right") - 1, 0, None)
         inside = (self.times >= starts[index]) & (self.times < stops[index])
         following = np.clip(index + 1, None, len(segments) - 1)
@@ -200,7 +186,7 @@ class Performance:
         )
         lsf = _smooth((tables[0][index].T * (1 - effort) + tables[1][index].T * effort), 0.07).T
         voiced = inside & (levels[index, 0] > SILENT)
-        # Singers make up for what vowels differ in loudness only in part.
+        # Singers compensate for the different loudness of vowels only in part.
         harmonics = _smooth(np.maximum(levels[index, 0], -30), 0.05) + loud - 0.75 * _smooth(natural[0][index], 0.07)
         amplitude = _smooth(np.where(inside, 10 ** ((levels[index, 1] - natural[1][index]) / 20), 0), 0.03)
         noise = np.log(amplitude + 1e-7) + np.where(voiced, loud, slow) * (np.log(10) / 20)
@@ -222,7 +208,7 @@ class Performance:
 
 
 def _natural_levels(lsf: Curve, f0: Curve) -> Curve:
-    """Return the levels in dB that filters give harmonics and noise of gain 1, shape (2, filters)."""
+    """Return the levels in dB of harmonics and noise of gain 1 after the filters, shape (2, filters)."""
     one = torch.ones(1, len(f0))
     parameters = VoiceParameters(
         torch.from_numpy(f0.astype(np.float32))[None],
@@ -240,7 +226,7 @@ def _natural_levels(lsf: Curve, f0: Curve) -> Curve:
 
 
 def _smooth(values: Curve, seconds: float) -> Curve:
-    """Return `values`, shape (..., frames), averaged under a Hann window of so many seconds."""
+    """Return values, shape (..., frames), smoothed by a Hann window of so many seconds."""
     half = max(1, round(seconds / HOP / 2))
     window = np.hanning(2 * half + 3)[1:-1]
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(half, half)], mode="edge")

@@ -1,4 +1,7 @@
-"""Scores for synthetic singing: Bach's chorales out of music21's corpus, and random counterpoint."""
+"""Scores for synthetic singing: Bach's chorales from the corpus of music21, and random counterpoint.
+
+Times and durations are in beats (quarter notes), pitches are MIDI numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,44 +15,30 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from vocalsep.errors import MissingExtraError, OptionError
+from vocalsep.dsp.units import hz_to_midi
+from vocalsep.errors import MissingExtraError
 from vocalsep.voices import PARTS, Voice, parse_voices
 
-CHORALE_PARTS = ("Soprano", "Alto", "Tenor", "Bass")
 FERMATA_BEATS = 0.5
-"""Beats by which a fermata lengthens its note; a breath as long follows."""
+"""Beats by which a fermata lengthens its note; a breath of the same length follows."""
 
+_CHORALE_PARTS = ("Soprano", "Alto", "Tenor", "Bass")
 _GOLDEN = (math.sqrt(5) - 1) / 2
+# Semitones above the tonic: major, harmonic minor, Dorian, Mixolydian.
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 11), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10))
-"""Semitones above the tonic: major, harmonic minor, Dorian, Mixolydian."""
+# Weights of melodic steps, from 0 (a repeated note) to 7 (an octave) degrees of the scale.
 _STEPS = np.array([0.9, 5.0, 1.0, 0.4, 0.25, 0.1, 0.03, 0.1])
-"""Weights of a melodic step of 0 (a repeated note) to 7 (an octave) degrees of the scale, as melodies have them."""
-_CONSONANT = (0, 3, 4, 5, 7, 8, 9)  # semitones within an octave that do not clash
-_TESSITURA = 17
-"""Semitones that a voice without a part's range moves in."""
-_RHYTHMS = (
-    (1.0,),
-    (1.0, 1.0),
-    (0.5, 0.5),
-    (1.5, 0.5),
-    (2.0,),
-    (3.0, 1.0),
-    (0.5, 0.5, 0.5, 0.5),
-    (0.25, 0.25, 0.5),
-    (4.0,),
-)
+_CONSONANT = (0, 3, 4, 5, 7, 8, 9)  # semitones
+_RHYTHMS = ((1.0,), (1.0, 1.0), (0.5, 0.5), (1.5, 0.5), (2.0,), (3.0, 1.0), (0.5,) * 4, (0.25, 0.25, 0.5), (4.0,))
 _RHYTHM_WEIGHTS = np.array([6, 4, 4, 2, 3, 0.7, 2, 0.8, 0.6])
 
 
-class Note(NamedTuple):
+class ScoreNote(NamedTuple):
     """A note of a score."""
 
     pitch: float
-    """MIDI number."""
     start: float
-    """Beats (quarter notes) from the beginning."""
     duration: float
-    """Beats."""
 
     @property
     def stop(self) -> float:
@@ -59,20 +48,11 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """Notes of an ensemble; what is not a note is a rest.
-
-    Parameters
-    ----------
-    name
-        For messages.
-    parts
-        Notes of each voice in their order, voices from high to low.
-    voices
-        Name and range of each part.
-    """
+    """The notes of an ensemble."""
 
     name: str
-    parts: tuple[tuple[Note, ...], ...]
+    parts: tuple[tuple[ScoreNote, ...], ...]
+    """Notes of each voice in order, voices from high to low."""
     voices: tuple[Voice, ...]
 
     @property
@@ -81,32 +61,25 @@ class Score:
         return max((notes[-1].stop for notes in self.parts if notes), default=0.0)
 
     def cut(self, first: float, last: float) -> Score:
-        """Return the music between two beats, which then begins at beat 0; notes are cut short at its ends."""
-        parts = tuple(
-            tuple(
-                Note(note.pitch, max(note.start, first) - first, min(note.stop, last) - max(note.start, first))
-                for note in notes
-                if note.start < last and note.stop > first
-            )
-            for notes in self.parts
-        )
-        return Score(self.name, parts, self.voices)
+        """Return the music between two beats, starting at beat 0; notes are cut short at both ends."""
+
+        def shortened(note: ScoreNote) -> ScoreNote:
+            start = max(note.start, first)
+            return ScoreNote(note.pitch, start - first, min(note.stop, last) - start)
+
+        parts = ([note for note in notes if note.start < last and note.stop > first] for notes in self.parts)
+        return Score(self.name, tuple(tuple(map(shortened, notes)) for notes in parts), self.voices)
 
     def transposed(self, semitones: float) -> Score:
-        """Return the score moved up by so many semitones."""
+        """Return the score, so many semitones higher."""
         parts = tuple(tuple(note._replace(pitch=note.pitch + semitones) for note in notes) for notes in self.parts)
         return Score(self.name, parts, self.voices)
 
 
 def chorales(limit: int = 100) -> list[Score]:
-    """Return four-part chorales by Bach, always the same, spread evenly over music21's corpus.
+    """Return up to `limit` four-part chorales by Bach, always the same ones, spread evenly over music21's corpus.
 
-    Ties are merged, a fermata holds its note and lets everyone breathe. Parsing takes about 0.1 s each.
-
-    Parameters
-    ----------
-    limit
-        How many at most; the corpus has about 350.
+    The corpus has about 350 of them. Ties are merged; a fermata holds its note, and then all voices breathe.
 
     Raises
     ------
@@ -118,7 +91,7 @@ def chorales(limit: int = 100) -> list[Score]:
     except ImportError as error:
         raise MissingExtraError("music21 is not installed; pip install 'vocalsep[train]' brings it") from error
     paths = sorted(Path(path) for path in corpus.getComposer("bach") if Path(path).suffix == ".mxl")
-    # Multiples of the golden ratio visit the corpus evenly, however many of its works are no chorales.
+    # Multiples of the golden ratio visit the corpus evenly, however many of its works are not chorales.
     found: dict[str, Score] = {}
     for index in sorted(range(len(paths)), key=lambda index: index * _GOLDEN % 1):
         if len(found) >= limit:
@@ -130,11 +103,11 @@ def chorales(limit: int = 100) -> list[Score]:
 
 
 def _chorale(name: str, score: Any) -> Score | None:
-    """Return a work of music21 as a score, or nothing if it is not for four voices."""
+    """Return a work of music21 as a score, or None if it does not have the four parts."""
     named = {part.partName: part for part in score.parts}
-    if not all(part in named for part in CHORALE_PARTS):
+    if not all(part in named for part in _CHORALE_PARTS):
         return None
-    streams = [named[part].stripTies().flatten().notes for part in CHORALE_PARTS]
+    streams = [named[part].stripTies().flatten().notes for part in _CHORALE_PARTS]
     ends = {
         float(note.offset + note.quarterLength)
         for note in streams[0]
@@ -144,10 +117,10 @@ def _chorale(name: str, score: Any) -> Score | None:
     return Score(name, parts, parse_voices("SATB")) if all(parts) else None
 
 
-def _melody(stream: Any) -> list[Note]:
-    """Return the notes of a part of music21; of a chord the highest, of notes that overlap as much as fits."""
+def _melody(stream: Any) -> list[ScoreNote]:
+    """Return the notes of a part of music21: the highest of a chord; notes end at the start of the next one."""
     notes = [
-        Note(float(max(pitch.midi for pitch in note.pitches)), float(note.offset), float(note.quarterLength))
+        ScoreNote(float(max(pitch.midi for pitch in note.pitches)), float(note.offset), float(note.quarterLength))
         for note in stream
         if note.quarterLength > 0 and note.pitches
     ]
@@ -159,43 +132,24 @@ def _melody(stream: Any) -> list[Note]:
     return [note for note in cut if note.duration > 0]
 
 
-def _with_fermatas(notes: Sequence[Note], ends: NDArray[np.float64]) -> tuple[Note, ...]:
-    """Return notes of which those that end where the soprano's fermatas do are held; what follows waits."""
+def _with_fermatas(notes: Sequence[ScoreNote], ends: NDArray[np.float64]) -> tuple[ScoreNote, ...]:
+    """Return notes with fermatas at the beats `ends`: notes that end there are held, and later notes are delayed."""
     result = []
     for note in notes:
         start = note.start + 2 * FERMATA_BEATS * int((ends <= note.start + 1e-6).sum())
         stop = note.stop + 2 * FERMATA_BEATS * int((ends < note.stop - 1e-6).sum())
         held = FERMATA_BEATS if len(ends) and np.abs(ends - note.stop).min() < 1e-6 else 0.0
-        result.append(Note(note.pitch, start, stop + held - start))
+        result.append(ScoreNote(note.pitch, start, stop + held - start))
     return tuple(result)
 
 
-def counterpoint(rng: Generator, n_voices: int, beats: float = 64.0, voices: Sequence[Voice] | None = None) -> Score:
-    """Return random counterpoint.
+def counterpoint(rng: Generator, voices: Sequence[Voice], beats: float = 64.0) -> Score:
+    """Return random counterpoint for voices from high to low.
 
     Sections of 4 to 12 beats are homophony (one rhythm), free, held chords, or imitation of one voice by the others.
-    Melodies move mostly by step within their range, towards chord tones and consonances on strong beats; now and then
+    Melodies move mostly by step within their range, towards chord tones and consonances on strong beats. At times
     voices rest, meet in unison or cross.
-
-    Parameters
-    ----------
-    rng
-        Source of chance.
-    n_voices
-        Number of voices.
-    beats
-        Length in quarter notes.
-    voices
-        Names and ranges, from high to low; by default parts at random.
-
-    Raises
-    ------
-    OptionError
-        If there are not as many voices as `n_voices`.
     """
-    voices = _random_voices(rng, n_voices) if voices is None else tuple(voices)
-    if len(voices) != n_voices or n_voices < 1:
-        raise OptionError(f"{len(voices)} voices are described; expected n_voices = {n_voices}, at least one")
     writer = _Writer(rng, voices)
     first = 0.0
     while first < beats:
@@ -205,7 +159,8 @@ def counterpoint(rng: Generator, n_voices: int, beats: float = 64.0, voices: Seq
     return Score("counterpoint", tuple(tuple(part) for part in writer.parts), tuple(voices))
 
 
-def _random_voices(rng: Generator, n_voices: int) -> tuple[Voice, ...]:
+def random_voices(rng: Generator, n_voices: int) -> tuple[Voice, ...]:
+    """Return random parts from high to low."""
     if n_voices == 4 and rng.random() < 0.5:
         return parse_voices("SATB")
     letters = sorted(rng.choice(list(PARTS), n_voices), key=list(PARTS).index)
@@ -213,43 +168,27 @@ def _random_voices(rng: Generator, n_voices: int) -> tuple[Voice, ...]:
 
 
 class _Writer:
-    """Writes counterpoint section after section.
-
-    Parameters
-    ----------
-    rng
-        Source of chance.
-    voices
-        Names and ranges, from high to low.
-    """
+    """Writes counterpoint section by section."""
 
     def __init__(self, rng: Generator, voices: Sequence[Voice]) -> None:
         self.rng = rng
-        self.parts: list[list[Note]] = [[] for _ in voices]
+        self.parts: list[list[ScoreNote]] = [[] for _ in voices]
         tonic, scale = int(rng.integers(12)), _SCALES[int(rng.integers(len(_SCALES)))]
         self.scale = np.array([pitch for pitch in range(24, 97) if (pitch - tonic) % 12 in scale])
-        self.ranges = self._ranges(voices)
+        # A tone inside the range of the voice.
+        self.ranges = [(float(hz_to_midi(voice.fmin)) + 2, float(hz_to_midi(voice.fmax)) - 2) for voice in voices]
         middles = [int(np.abs(self.scale - (low + high) / 2).argmin()) for low, high in self.ranges]
         self.degrees = [middle + int(rng.integers(-2, 3)) for middle in middles]
 
-    def _ranges(self, voices: Sequence[Voice]) -> list[tuple[float, float]]:
-        """Return the lowest and highest MIDI pitch of each voice, a tone inside what `PARTS` allows."""
-        wholes = [tuple(69 + 12 * math.log2(f / 440) + edge for f, edge in ((v.fmin, 2), (v.fmax, -2))) for v in voices]
-        if any(high - low > 2 * _TESSITURA for low, high in wholes):
-            # Voices of any range share it out from high to low.
-            lows = np.sort(self.rng.uniform(*np.array([(low, high - _TESSITURA) for low, high in wholes]).T))[::-1]
-            return [(float(low), float(low) + _TESSITURA) for low in lows]
-        return [(low, high) for low, high in wholes]
-
     def section(self, first: float, last: float) -> None:
-        """Write every voice between two beats."""
+        """Write all voices between two beats."""
         texture = str(self.rng.choice(["homophony", "free", "held", "imitation"], p=[0.35, 0.35, 0.08, 0.22]))
         self.chords = {beat: int(self.rng.integers(7)) for beat in range(int(first), math.ceil(last) + 1, 2)}
         resting = self.rng.random(len(self.parts)) < 0.12
         if resting.all():
             resting[self.rng.integers(len(resting))] = False
         shared = self._rhythm(first, last, texture)
-        leader: list[Note] = []
+        leader: list[ScoreNote] = []
         for place, voice in enumerate(self.rng.permutation(np.flatnonzero(~resting))):
             own = shared if texture == "homophony" else self._rhythm(first, last, texture)
             if texture == "imitation" and leader:
@@ -264,11 +203,8 @@ class _Writer:
 
     def _rhythm(self, first: float, last: float, texture: str) -> list[tuple[float, float]]:
         """Return starts and durations that fill the time between two beats."""
-        weights = (
-            _RHYTHM_WEIGHTS * np.where([max(r) >= 2 for r in _RHYTHMS], 12.0, 0.2)
-            if texture == "held"
-            else _RHYTHM_WEIGHTS
-        )
+        long = np.array([max(rhythm) >= 2 for rhythm in _RHYTHMS])
+        weights = _RHYTHM_WEIGHTS * (np.where(long, 12.0, 0.2) if texture == "held" else 1.0)
         result, beat = [], first
         while beat < last:
             for duration in _RHYTHMS[int(self.rng.choice(len(_RHYTHMS), p=weights / weights.sum()))]:
@@ -277,8 +213,8 @@ class _Writer:
                     beat += duration
         return result
 
-    def _imitate(self, voice: int, leader: list[Note], delay: float, last: float) -> list[tuple[float, float]]:
-        """Write the leader's melody for a voice, later and in its range; return what time is left behind it."""
+    def _imitate(self, voice: int, leader: list[ScoreNote], delay: float, last: float) -> list[tuple[float, float]]:
+        """Write the leader's melody for a voice, delayed and in its range; return starts and durations for the rest."""
         start, low, high = leader[0].start, *self.ranges[voice]
         degrees = [int(np.searchsorted(self.scale, note.pitch)) for note in leader]
         shift = self.degrees[voice] - degrees[0]
@@ -287,18 +223,18 @@ class _Writer:
             place = min(max(degree + shift, 0), len(self.scale) - 1)
             if stop <= note.start + delay or not low <= self.scale[place] <= high:
                 break
-            self.parts[voice].append(Note(float(self.scale[place]), note.start + delay, stop - note.start - delay))
+            self.parts[voice].append(ScoreNote(float(self.scale[place]), note.start + delay, stop - note.start - delay))
             self.degrees[voice], start = place, stop
         return self._rhythm(max(start, leader[0].start + delay), last, "free") if delay + leader[0].start < last else []
 
-    def _note(self, voice: int, start: float, duration: float) -> Note:
-        """Return the next note of a voice, by chance weighted as good counterpoint has it."""
+    def _note(self, voice: int, start: float, duration: float) -> ScoreNote:
+        """Return a random next note of a voice, with weights after the rules of counterpoint."""
         low, high = self.ranges[voice]
         here = self.degrees[voice]
         places = np.flatnonzero(
             (self.scale >= low) & (self.scale <= high) & (np.abs(np.arange(len(self.scale)) - here) < 8)
         )
-        if not len(places):  # cannot be reached by a leap
+        if not len(places):  # the range is more than a leap away
             places = np.flatnonzero((self.scale >= low) & (self.scale <= high))
         pitches = self.scale[places]
         weight = _STEPS[np.minimum(np.abs(places - here), 7)].copy()
@@ -314,10 +250,10 @@ class _Writer:
             crossed = (pitches > pitch) if other < voice else (pitches < pitch)
             weight *= np.where(crossed, 0.12, 1.0)
         self.degrees[voice] = int(self.rng.choice(places, p=weight / weight.sum()))
-        return Note(float(self.scale[self.degrees[voice]]), start, duration)
+        return ScoreNote(float(self.scale[self.degrees[voice]]), start, duration)
 
     def _sounding(self, voice: int, beat: float) -> list[tuple[int, float]]:
-        """Return the other voices that sound at a beat and their pitches."""
+        """Return the other voices that sound at a beat, with their pitches."""
         return [
             (other, note.pitch)
             for other, part in enumerate(self.parts)

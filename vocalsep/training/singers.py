@@ -1,7 +1,7 @@
-"""Who sings, and the sounds of what is sung: random singers and sections, vowels, consonants, syllables.
+"""Random singers and sections for synthetic singing, and the vowels, consonants and syllables that they sing.
 
-Formants of the vowels: "Formant values" in B. Vercoe et al., The Csound Manual, appendix D, measured at IRCAM for the
-synthesizer CHANT.
+The formants of the vowels are those of B. Vercoe et al., The Csound Manual, appendix D, "Formant values", measured at
+IRCAM for the synthesizer CHANT.
 """
 
 from __future__ import annotations
@@ -47,22 +47,17 @@ FORMANTS = {
 }
 """Voice type -> vowel -> its five formants in Hz."""
 SILENT = -90.0
-"""dB: the level of what a sound lacks, harmonics or noise."""
+"""Level in dB of missing harmonics or noise."""
 
 
 class Sound(NamedTuple):
     """A sound of speech."""
 
-    seconds: tuple[float, float] = (0.0, 0.0)
-    """Shortest and longest duration of a consonant; a vowel takes what is left."""
-    harmonics_db: float = 0.0
-    """Level against the harmonics of a vowel; silent: unvoiced."""
-    noise_db: float = SILENT
-    """Level of the noise against the harmonics of a vowel."""
-    formants: tuple[int, ...] = ()
-    """Five frequencies in Hz; none: those of the vowel beside it."""
-    width: float = 1.0
-    """Factor on the bandwidths of the formants."""
+    seconds: tuple[float, float] = (0.0, 0.0)  # shortest and longest duration of a consonant
+    harmonics_db: float = 0.0  # level relative to the harmonics of a vowel; SILENT if unvoiced
+    noise_db: float = SILENT  # level of the noise relative to the harmonics of a vowel
+    formants: tuple[int, ...] = ()  # five frequencies in Hz; empty for those of the vowel that follows
+    width: float = 1.0  # factor on the bandwidths of the formants
 
 
 VOWEL = Sound()
@@ -84,76 +79,41 @@ CONSONANTS = (
 
 
 class Syllable(NamedTuple):
-    """What is sung to a note."""
+    """The text of a note."""
 
     consonant: Sound | None
     vowel: str
-    legato: bool
-    """Whether the note goes on with the vowel before (a melisma)."""
+    legato: bool  # the note continues the vowel before it (a melisma)
 
 
 @dataclass(frozen=True)
 class Singer:
-    """What makes a singer, or a section of like singers, sound as they do.
+    """The sound of a singer, or of a section of similar singers."""
 
-    Parameters
-    ----------
-    voice_type
-        Key of `FORMANTS`.
-    tract
-        Factor on the formants: above 1 for a shorter vocal tract.
-    width
-        Factor on the bandwidths of the formants.
-    ring
-        From 0, upper formants evenly spread as in a choir that blends, to 1, those of a soloist (`FORMANTS`).
-    vibrato_hz, vibrato_cents
-        Rate, and amplitude of the full vibrato (0 = straight tone).
-    offset_cents, drift_cents
-        Constant deviation from the score, and standard deviation of that which comes and goes within a second.
-    portamento
-        Seconds of a glide between two notes.
-    preparation_cents, overshoot_cents, scoop_cents
-        How far f0 swings out before and beyond a leap; how far below its pitch a phrase begins.
-    jitter_cents, shimmer_db
-        Standard deviations of f0 and level from frame to frame.
-    breath_db
-        Level of the breath noise in a vowel against its harmonics.
-    tilt
-        Real pole of the filter: 0 for a bright, 0.6 for a mellow voice.
-    dynamics_db
-        Range of a phrase.
-    attack
-        Seconds in which a phrase sets in.
-    late
-        Standard deviation of the onsets in s.
-    section
-        Number of singers.
-    """
-
-    voice_type: str
-    tract: float
-    width: float
-    ring: float
+    voice_type: str  # key of `FORMANTS`
+    tract: float  # factor on the formants; above 1 for a shorter vocal tract
+    width: float  # factor on the bandwidths of the formants
+    ring: float  # from 0, upper formants evenly spread as in a blending choir, to 1, those of a soloist
     vibrato_hz: float
-    vibrato_cents: float
-    offset_cents: float
-    drift_cents: float
-    portamento: float
-    preparation_cents: float
-    overshoot_cents: float
-    scoop_cents: float
-    jitter_cents: float
-    shimmer_db: float
-    breath_db: float
-    tilt: float
-    dynamics_db: float
-    attack: float
-    late: float
-    section: int = 1
+    vibrato_cents: float  # amplitude; 0 is a straight tone
+    offset_cents: float  # constant deviation from the score
+    drift_cents: float  # standard deviation of the slow deviations, over about a second
+    portamento: float  # seconds of a glide between two notes
+    preparation_cents: float  # swing of f0 before a leap, against its direction
+    overshoot_cents: float  # swing of f0 beyond a leap
+    scoop_cents: float  # start of a phrase below its pitch
+    jitter_cents: float  # standard deviation of f0 from frame to frame
+    shimmer_db: float  # standard deviation of the level from frame to frame
+    breath_db: float  # level of the breath noise in a vowel relative to its harmonics
+    tilt: float  # real pole of the filter: 0 for a bright, 0.6 for a mellow voice
+    dynamics_db: float  # range within a phrase
+    attack: float  # seconds in which a phrase sets in
+    late: float  # standard deviation of the onsets in seconds
+    section: int = 1  # number of singers
 
     @classmethod
     def random(cls, rng: Generator, voice: Voice) -> Singer:
-        """Return a random singer or section fit for a voice."""
+        """Return a random singer or section for a voice."""
         return cls(
             voice_type=_voice_type(voice),
             tract=float(np.exp(rng.normal(0, 0.05))),
@@ -178,7 +138,7 @@ class Singer:
         )
 
     def member(self, rng: Generator) -> Singer:
-        """Return one singer of the section: like the others, but a little otherwise."""
+        """Return one singer of the section, slightly different from the others."""
         if self.section == 1:
             return self
         return replace(
@@ -194,13 +154,13 @@ class Singer:
 
 
 def _voice_type(voice: Voice) -> str:
-    """Return the type of voice whose range has its middle nearest to that of `voice`."""
+    """Return the type of voice whose range has the nearest middle."""
     middle = {part.name: part.fmin * part.fmax for part in PARTS.values() if part.name in FORMANTS}
     return min(middle, key=lambda name: abs(np.log(middle[name] / (voice.fmin * voice.fmax))))
 
 
 def random_text(rng: Generator, syllables: int) -> list[Syllable]:
-    """Return what is sung on each half beat that a note begins on; voices that sing at once share it."""
+    """Return the syllables of notes by the half beat on which they start; voices that sing together share them."""
     text = []
     for _ in range(syllables):
         consonant = CONSONANTS[int(rng.integers(len(CONSONANTS)))] if rng.random() < 0.7 else None

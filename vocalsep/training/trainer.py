@@ -1,61 +1,61 @@
-"""The training loop of every network: Adam, with validation, early stopping, checkpoints and resume."""
+"""The training loop of every network: AdamW with validation, early stopping, checkpoints and resuming."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-from numpy.random import Generator
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from vocalsep import weights
-from vocalsep.errors import OptionError, WeightsError
+from vocalsep.errors import OptionError, WeightsError, reason
+from vocalsep.files import write_file
+from vocalsep.training.data import Source
+from vocalsep.training.learner import Learner, Loss, mean_loss
 
-Network = TypeVar("Network", bound=nn.Module)
-Batch = TypeVar("Batch")
-Drawn = TypeVar("Drawn", covariant=True)
-
-
-class Source(Protocol[Drawn]):
-    """Anything that batches can be drawn from."""
-
-    def draw(self, rng: Generator, size: int) -> Drawn:
-        """Return `size` random excerpts."""
+_WARM_UP = 100  # steps
+_STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
+class TrainingOptions:
+    """How a network is trained.
 
     Parameters
     ----------
-    steps
-        Optimisation steps; the learning rate reaches 0 at the last.
-    batch_size
-        Excerpts in a step.
-    learning_rate
-        Of Adam, after a warm-up.
-    weight_decay
-        Decoupled, on matrices only.
-    average
-        Decay of the running mean of the weights, which is what is validated and kept.
-    seed
-        Of everything left to chance.
-    validate_every
+    steps : int
+        Optimisation steps; the learning rate falls to 0 over them.
+    batch_size : int
+        Excerpts per step.
+    learning_rate : float
+        Learning rate after the warm-up.
+    weight_decay : float
+        Decoupled weight decay of matrices.
+    average : float
+        Decay of the running mean of the weights, which is validated and kept.
+    seed : int
+        Random seed.
+    validate_every : int
         Steps between validations.
-    patience
-        Validations without a better loss after which training stops.
-    validation_batches
-        Batches, drawn once, on which the loss is validated.
+    patience : int
+        Validations without a lower loss after which training stops.
+    validation_batches : int
+        Batches for validation, drawn once.
+
+    Raises
+    ------
+    OptionError
+        If a number is out of range.
     """
 
     steps: int = 2000
@@ -69,21 +69,20 @@ class TrainingConfig:
     validation_batches: int = 8
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.validate_every, self.patience, self.validation_batches) < 1:
-            raise OptionError("steps, batch size, validation interval and patience must be 1 or more")
-        if not 0 < self.learning_rate < math.inf or self.seed < 0:
+        for name in ("steps", "batch_size", "validate_every", "patience", "validation_batches"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more", parameter=name)
+        if not 0 < self.learning_rate < math.inf:
             raise OptionError(
-                f"learning rate is {self.learning_rate} and seed {self.seed}; expected more than 0, and 0 or more"
+                f"learning_rate is {self.learning_rate}; expected a number above 0", parameter="learning_rate"
             )
-
-
-_WARM_UP = 100  # steps
-_MAX_GRADIENT_NORM = 1.0
+        if self.seed < 0:
+            raise OptionError(f"seed is {self.seed}; expected 0 or more", parameter="seed")
 
 
 @dataclass
-class Progress:
-    """Where a training run stands."""
+class TrainingProgress:
+    """How far a training run has come."""
 
     step: int = 0
     best_loss: float = math.inf
@@ -91,158 +90,163 @@ class Progress:
     seconds: float = 0.0
 
 
-class Trainer(Generic[Network, Batch]):
-    """Trains one network; `run` can be called again after a stop and goes on where it was.
+class Trainer:
+    """Trains one network. The same seed gives the same weights on one machine, also if a run is resumed.
 
     Parameters
     ----------
-    config
+    options : TrainingOptions
         How to train.
-    network
-        What to train, on its device, with weights drawn after `torch.manual_seed`; its `config` has a `to_json`.
-    loss
-        What to make small: a function of the network and a batch.
-    training, validation
-        Where excerpts come from.
-    folder
-        For `state.safetensors` (to resume) and `best.safetensors` (the weights to use).
+    network : nn.Module
+        Network on its device, with a `config`; see `vocalsep.weights.load_network`.
+    loss : callable
+        Loss of the network on a batch.
+    training, validation : Source
+        Sources of excerpts.
+    folder : Path
+        Folder of the run, for the checkpoint folder `best` and for `state.safetensors`, from which a run is resumed.
     """
 
     def __init__(
         self,
-        config: TrainingConfig,
-        network: Network,
-        loss: Callable[[Network, Batch], Tensor],
-        training: Source[Batch],
-        validation: Source[Batch],
+        options: TrainingOptions,
+        network: nn.Module,
+        loss: Loss,
+        training: Source,
+        validation: Source,
         folder: Path,
     ) -> None:
-        self.config = config
+        self.options = options
         self.training = training
         self.folder = folder
-        self.network = network
-        self.loss = loss
-        self.averaged = copy.deepcopy(network).requires_grad_(False)
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=config.learning_rate,
+        matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+        vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=options.learning_rate,
         )
-        self.rng = np.random.default_rng(config.seed)
-        held = np.random.default_rng(config.seed + 1)
-        self.validation_set = [validation.draw(held, config.batch_size) for _ in range(config.validation_batches)]
-        self.progress = Progress()
+        self.learner = Learner(network, loss, optimizer, options.average)
+        self.rng = np.random.default_rng(options.seed)
+        rng = np.random.default_rng(options.seed + 1)
+        self.validation_set = [validation.draw(rng, options.batch_size) for _ in range(options.validation_batches)]
+        self.progress = TrainingProgress()
 
     @property
-    def _configuration(self) -> dict[str, Any]:
-        table: dict[str, Any] = self.network.config.to_json()  # type: ignore[operator, union-attr]
-        return table
+    def best(self) -> Path:
+        """Checkpoint folder of the best weights."""
+        return self.folder / "best"
 
-    def run(self, *, report: Callable[[str], None] = lambda _: None, quiet: bool = False) -> Progress:
-        """Train to the last step or until validation stops improving, and return where that was.
+    def run(self, *, report: Callable[[str], None] = lambda _: None, quiet: bool = False) -> TrainingProgress:
+        """Train to the last step, or until validation stops improving.
 
         Parameters
         ----------
-        report
-            Called with a line of text at each validation.
-        quiet
-            Whether to leave out the progress bar, as where stderr is no terminal.
+        report : callable
+            Receives a line of text at each validation.
+        quiet : bool
+            Show no progress bar; there is none either if stderr is no terminal.
         """
-        bar = tqdm(total=self.config.steps, initial=self.progress.step, unit="step", disable=quiet or None)
-        with bar:
-            while self.progress.step < self.config.steps:
+        options, progress = self.options, self.progress
+        with tqdm(total=options.steps, initial=progress.step, unit="step", disable=quiet or None) as bar:
+            while progress.step < options.steps and not self._stalled():
                 started = time.perf_counter()
-                loss = self._step(self.training.draw(self.rng, self.config.batch_size))
-                self.progress.step += 1
-                self.progress.seconds += time.perf_counter() - started
+                for group in self.learner.optimizer.param_groups:
+                    group["lr"] = options.learning_rate * learning_rate_factor(progress.step, options.steps)
+                loss = self.learner.step(self.training.draw(self.rng, options.batch_size))
+                progress.step += 1
+                progress.seconds += time.perf_counter() - started
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}")
-                if self.progress.step % self.config.validate_every == 0 or self.progress.step == self.config.steps:
+                if progress.step % options.validate_every == 0 or progress.step == options.steps:
                     report(self._validate())
-                    if self._stalled():
-                        report(f"no better loss for {self.config.patience} validations: stopped")
-                        break
-        return self.progress
-
-    def _step(self, batch: Batch) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._rate(self.progress.step)
-        self.network.train()
-        loss = self.loss(self.network, batch)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), _MAX_GRADIENT_NORM)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        # Early on the mean follows the weights closely; a fixed decay would drag the first steps along.
-        decay = min(self.config.average, (1 + self.progress.step) / (10 + self.progress.step))
-        with torch.no_grad():
-            current = self.network.state_dict()
-            for name, mean in self.averaged.state_dict().items():
-                if mean.is_floating_point():
-                    mean.lerp_(current[name], 1 - decay)
-                else:
-                    mean.copy_(current[name])
-        return float(loss.detach())
-
-    def _rate(self, step: int) -> float:
-        return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / self.config.steps))
+        if progress.step < options.steps:
+            report(f"stopped after {options.patience} validations without a lower loss")
+        return progress
 
     def _validate(self) -> str:
-        self.averaged.eval()
-        with torch.no_grad():
-            loss = float(np.mean([float(self.loss(self.averaged, batch)) for batch in self.validation_set]))
-        improved = loss < self.progress.best_loss
+        progress = self.progress
+        loss = mean_loss(self.learner.mean, self.learner.loss, self.validation_set)
+        improved = loss < progress.best_loss
         if improved:
-            self.progress.best_loss, self.progress.best_step = loss, self.progress.step
-            weights.save(self.folder / "best.safetensors", self._configuration, self.averaged.state_dict())
+            progress.best_loss, progress.best_step = loss, progress.step
+            weights.save_checkpoint(self.best, self.learner.mean)
         self.save()
-        return (
-            f"step {self.progress.step}: validation loss {loss:.4f}{' (best)' if improved else ''}, "
-            f"{self.progress.seconds / 60:.1f} min"
-        )
+        best = " (best)" if improved else ""
+        return f"step {progress.step}: validation loss {loss:.4f}{best}, {progress.seconds / 60:.1f} min"
 
     def _stalled(self) -> bool:
-        return self.progress.step - self.progress.best_step >= self.config.patience * self.config.validate_every
+        return self.progress.step - self.progress.best_step >= self.options.patience * self.options.validate_every
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what must be equal to resume a run."""
+        settings = {"network": asdict(self.learner.network.config), **asdict(self.options)}  # type: ignore[call-overload]
+        equal: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists
+        return equal
 
     def save(self) -> None:
-        """Write all that `resume` needs to `state.safetensors`."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
+        """Write everything that `resume` needs.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        tensors = {f"network.{name}": tensor for name, tensor in self.learner.network.state_dict().items()}
+        tensors |= {f"mean.{name}": tensor for name, tensor in self.learner.mean.state_dict().items()}
+        for index, state in self.learner.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        chance = json.dumps(self.rng.bit_generator.state)
-        settings = {"training": asdict(self.config), "progress": asdict(self.progress), "rng": chance}
-        settings["network"] = self._configuration
-        weights.save(self.folder / "state.safetensors", settings, tensors)
+        state = {
+            "settings": self._settings(),
+            "progress": asdict(self.progress),
+            "rng": self.rng.bit_generator.state,
+        }
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_file(self.folder / _STATE, safetensors.torch.save(tensors, {"run": json.dumps(state)}))
 
     def resume(self) -> None:
-        """Go on from `state.safetensors`.
+        """Continue from the last validation of a run.
 
         Raises
         ------
         WeightsError
-            If there is none, or it is of a run with other settings.
+            If the folder holds no run, or a run with other settings.
         """
-        config, tensors = weights.load(self.folder / "state.safetensors")
-        training = config.get("training")
-        saved: dict[str, Any] = training if isinstance(training, dict) else {}
-        differing = [name for name, value in asdict(self.config).items() if saved.get(name) != value]
+        state, tensors = _read_state(self.folder / _STATE)
+        saved = state["settings"]
+        differing = [name for name, value in self._settings().items() if saved.get(name) != value]
         if differing:
             listed = ", ".join(f"{name} {saved.get(name)}" for name in differing)
-            raise WeightsError(f"{self.folder}: holds a run with {listed}; expected the settings of this command")
-        if config.get("network") != json.loads(json.dumps(self._configuration)):
-            raise WeightsError(f"{self.folder}: holds a run of another network; expected the one of this command")
-        self.network.load_state_dict(_under("network.", tensors))
-        self.averaged.load_state_dict(_under("averaged.", tensors))
-        state: dict[int, dict[str, Any]] = {}
+            raise WeightsError(f"{self.folder}: holds a run with {listed}; expected a run with the same options")
+        self.learner.network.load_state_dict(_under("network.", tensors))
+        self.learner.mean.load_state_dict(_under("mean.", tensors))
+        moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimizer.", tensors).items():
             index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.rng.bit_generator.state = json.loads(config["rng"])
-        self.progress = Progress(**config["progress"])
+            moments.setdefault(int(index), {})[key] = tensor
+        self.learner.optimizer.load_state_dict({**self.learner.optimizer.state_dict(), "state": moments})
+        self.rng.bit_generator.state = state["rng"]
+        self.progress = TrainingProgress(**state["progress"])
+        self.learner.steps = self.progress.step
+
+
+def learning_rate_factor(step: int, steps: int) -> float:
+    """Return the factor on the learning rate: a linear warm-up over 100 steps, times half a cosine down to 0."""
+    return min(1.0, (step + 1) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def has_run(folder: Path) -> bool:
+    """Return whether a folder holds a run that can be resumed."""
+    return (folder / _STATE).exists()
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["run"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise WeightsError(f"{path.parent}: holds no run to resume") from None
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: is damaged ({reason(error)}); start the run again in another folder") from error
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
