@@ -67,7 +67,7 @@ def download(names: Sequence[str]) -> None:
 def verify(names: Sequence[str]) -> None:
     """Check the SHA-256 of weights on this machine; without NAME, of all in the manifest that are here.
 
-    Nothing is downloaded or changed. The exit code is 2 if a check fails.
+    The exit code is 2 if a check fails.
     """
     from vocalsep import weights
     from vocalsep.errors import WeightsError
@@ -110,9 +110,11 @@ def info(name: str, as_json: bool) -> None:
         click.echo(json.dumps(table, indent=2, ensure_ascii=False))
         return
     for key, value in table.items():
+        if value in (None, {}):
+            continue
         if isinstance(value, dict):
             click.echo("\n".join([f"{key}:", *(f"  {label}: {_text(score)}" for label, score in value.items())]))
-        elif value is not None:
+        else:
             click.echo(f"{key}: {_text(value)}")
 
 
