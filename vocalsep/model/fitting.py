@@ -1,57 +1,73 @@
-"""Parameters of voices fitted to the very recording, frame by frame.
+"""Fit the parameters of voices to the recording itself, frame by frame.
 
-A network says what voices like these sound like; the recording itself says more. With the network's parameters as a
-start,
+The network knows what voices like these sound like; the recording says more. From the network's parameters,
 
-* f0 is moved, by a few cents, to where the phase of the recording turns at the harmonics' frequencies (see
-  `spectrum.instantaneous_frequency`), each harmonic weighed by how far the voice rules its bins;
-* the amplitude of every partial takes a few multiplicative steps that bring the sum of all voices nearer to the
-  recording's power spectrogram in Kullback-Leibler divergence (D. D. Lee, H. S. Seung, "Algorithms for non-negative
-  matrix factorization", NIPS 2000), smoothed over time. Few, because the optimum, where the recording is all there is
-  to go by, is no better than the start.
+1. f0 moves by a few cents to where the phase of the recording turns at the frequencies of the harmonics. With f_k the
+   instantaneous frequency at harmonic k and w_k its weight, least squares give
 
-Nothing here is learned, and nothing needs the stems.
+       f0 += sum_k w_k k (f_k - k f0) / sum_k w_k k^2;
+
+2. the squared amplitudes of the harmonics take a few multiplicative steps that bring the sum of all voices closer to
+   the power spectrogram Y of the recording in Kullback-Leibler divergence,
+
+       a_k^2 *= ( sum_f L_k(f) Y(f) / P(f) / sum_f L_k(f) )^0.6,
+
+   with L_k the lobe of the harmonic, P the power of all voices, and both sums smoothed over time.
+
+Few steps, because the optimum, which follows the recording alone, is no better than the start. Nothing here is learned
+or needs stems.
+
+References
+----------
+D. D. Lee, H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vocalsep.dsp.chunks import chunks
-from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, power
+from vocalsep.dsp.stft import StftGrid, spectrum_and_frequency, squared_magnitude
 from vocalsep.model.masks import near_notes, soft_masks
 from vocalsep.model.synthesizer.excitation import harmonic_count
+from vocalsep.model.synthesizer.lobes import F0Path, Lobes, f0_path, harmonic_lobes
 from vocalsep.model.synthesizer.parameters import VoiceParameters
-from vocalsep.model.synthesizer.spectrogram import (
-    Lobes,
-    agreement,
-    harmonic_log_amplitude,
-    lobes_on,
-    noise_power,
-    path_of,
-)
+from vocalsep.model.synthesizer.spectrogram import harmonic_log_amplitude, noise_power
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
-# Chosen on singer 2 with weights that knew singer 1 only, and on Locus Iste.
-_ROUNDS = 3  # of f0
-_STEPS = 3  # of the amplitudes, at the end
-_EXPONENT = 0.6  # of a step: 1 is the whole of it
-_MAX_STEP = 10.0  # factor on power
-_SMOOTH_FRAMES = 5  # over which partials are fitted
-_F0_FRAMES = 3  # over which f0 is fitted
-_F0_HARMONICS = 15  # that tell f0: higher ones may be mistaken for their neighbours'
-_F0_WIDTH, _F0_JITTER = 4.0, 0.006  # Hz, and relative: what is heard further off belongs to another voice
-_MAX_MOVE = 0.015  # of f0 in a round, relative: 26 cents
-_NOISE = 0.3
-"""Share of the power of a voice's noise that masks use: in the network's it also stands for what harmonics do not
-explain. Just before and after its notes a voice keeps all of it, or its consonants would go to those that sing."""
-CHUNK_FRAMES = 250  # frames that are fitted at once
-CONTEXT = 24  # frames either side, more than the rounds and steps reach: blocks give what the whole gives
+CHUNK_FRAMES = 250
+"""Frames fitted at once."""
+CONTEXT_FRAMES = 24
+"""Frames on each side of a chunk: more than rounds and steps reach, so chunks give the result of the whole."""
+
+# Chosen on singer 2, with weights trained on singer 1 only, and on Locus Iste.
+_F0_ROUNDS = 3
+_F0_FRAMES = 3  # frames over which the sums for f0 are smoothed
+_F0_HARMONICS = 15  # harmonics that count: higher ones may be mistaken for their neighbours
+_F0_WIDTH, _F0_JITTER = 4.0, 0.006  # Hz, and relative: frequencies farther from a harmonic belong to another voice
+_F0_MAX_STEP = 0.015  # largest relative change of f0 in a round (26 cents)
+_AMPLITUDE_STEPS = 3
+_AMPLITUDE_FRAMES = 5  # frames over which the sums for amplitudes are smoothed
+_AMPLITUDE_EXPONENT = 0.6  # exponent of a step; 1 is a full step
+_AMPLITUDE_MAX_STEP = 10.0  # largest factor on power in a step
+_NOISE_SHARE = 0.3
+"""Share of the power of a voice's noise that is kept for masks: the network's noise also stands for what the harmonics
+do not explain. Just before and after its notes a voice keeps all of it, or its consonants would go to those singing."""
 _TINY = 1e-12
+
+
+class _Recording(NamedTuple):
+    """Some frames of a recording."""
+
+    power: Tensor
+    """Power spectrogram, shape (frames, bins)."""
+    frequency: Tensor
+    """Instantaneous frequency in Hz, shape (bins, frames)."""
 
 
 def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
@@ -59,101 +75,101 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
 
     Parameters
     ----------
-    parameters
-        Of every voice, without a batch.
-    waveform
-        The recording for which they were estimated, shape (samples,) at 16 kHz.
+    parameters : VoiceParameters
+        Estimated parameters, without a batch.
+    waveform : Tensor, shape (samples,)
+        The recording at 16 kHz.
 
     Returns
     -------
     VoiceParameters
-        With f0 moved, `log_partials` for all harmonics below 8 kHz, and less noise.
+        Parameters with f0 moved, `log_partials` for all harmonics below 8 kHz, and less noise.
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
-    frames = min(parameters.n_frames, grid.n_frames(len(waveform)))
     n_harmonics = harmonic_count(parameters.f0, MODEL_SAMPLE_RATE / 2)
-    quieter = _with_less_noise(parameters)
+    parameters = _with_less_noise(parameters)
     parts = []
-    for chunk in chunks(frames, CHUNK_FRAMES, CONTEXT):
-        low, high = chunk.low, chunk.high
-        block = _Block(quieter, waveform, grid, n_harmonics, low, high)
-        for _ in range(_ROUNDS):
-            block.move_f0()
-        log_partials = 0.5 * torch.log(block.amplitudes() / block.start)
-        fitted = replace(quieter.frames(low, high), f0=block.f0, log_partials=log_partials)
-        parts.append(fitted.frames(chunk.inner.start, chunk.inner.stop))
+    for chunk in chunks(min(parameters.n_frames, grid.n_frames(len(waveform))), CHUNK_FRAMES, CONTEXT_FRAMES):
+        frames = chunk.low, chunk.high
+        spectrum, frequency = spectrum_and_frequency(waveform, grid, *frames)
+        recording = _Recording(squared_magnitude(spectrum).transpose(-1, -2), frequency)
+        start = torch.exp(2 * harmonic_log_amplitude(parameters, n_harmonics, *frames)).clamp_min(1e-30)
+        noise = noise_power(parameters.frames(*frames), grid).transpose(-1, -2)
+
+        path = f0_path(parameters.f0, *frames)
+        lobes = harmonic_lobes(path, grid, n_harmonics, frequency)
+        for _ in range(_F0_ROUNDS):
+            path = _with_moved_f0(path, lobes, lobes.fill(start).add_(noise), recording)
+            lobes = harmonic_lobes(path, grid, n_harmonics, frequency)
+        log_partials = 0.5 * torch.log(_fitted_amplitudes(start, lobes, noise, recording) / start)
+
+        part = parameters.frames(*frames)
+        part = replace(part, f0=path.centre * (part.f0 > 0), log_partials=log_partials)
+        parts.append(part.frames(chunk.inner.start, chunk.inner.stop))
     return VoiceParameters.joined(parts)
 
 
 def _with_less_noise(parameters: VoiceParameters) -> VoiceParameters:
-    beside = near_notes(parameters.f0) - (parameters.f0 > 0).to(parameters.f0)
-    less = 0.5 * math.log(_NOISE) * (1 - beside)
-    return replace(parameters, log_noise=parameters.log_noise + less[..., None])
+    beside_notes = near_notes(parameters.f0) - (parameters.f0 > 0).to(parameters.f0)
+    change = 0.5 * math.log(_NOISE_SHARE) * (1 - beside_notes)
+    return replace(parameters, log_noise=parameters.log_noise + change[..., None])
 
 
-class _Block:
-    """A stretch of a recording and the voices in it.
+def _with_moved_f0(path: F0Path, lobes: Lobes, power: Tensor, recording: _Recording) -> F0Path:
+    """Return the path with f0 moved towards the frequencies of the recording at its harmonics.
 
-    Tensors are (voices, frames, bins) or, of partials, (voices, frames, harmonics).
+    A bin weighs by the share of the voice in it, by the nearness of its frequency to the harmonic, and by loudness.
+
+    Parameters
+    ----------
+    path : F0Path, shape (voices, frames)
+        Movement of f0.
+    lobes : Lobes, shape (voices, frames, bins)
+        Lobes of its harmonics.
+    power : Tensor, shape (voices, frames, bins)
+        Expected power of the voices.
+    recording : _Recording
+        The recording in these frames.
+    """
+    frequency = lobes.number * path.centre[..., None]
+    distance = recording.frequency.T - frequency
+    weight = (distance / frequency.mul_(_F0_JITTER).add_(_F0_WIDTH)).square_().mul_(-0.5).exp_()
+    weight.mul_(soft_masks(power).square_()).mul_((recording.power * lobes.power).sqrt_())
+    weight.mul_(lobes.number <= _F0_HARMONICS).mul_(lobes.number)
+    pull = _smoothed((weight * distance).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
+    hold = _smoothed((weight * lobes.number).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
+    bound = _F0_MAX_STEP * path.centre
+    return path._replace(centre=path.centre + torch.maximum(torch.minimum(pull / (hold + 1e-9), bound), -bound))
+
+
+def _fitted_amplitudes(start: Tensor, lobes: Lobes, noise: Tensor, recording: _Recording) -> Tensor:
+    """Return squared amplitudes, shape (voices, frames, harmonics), a few steps closer to the recording than `start`.
+
+    Parameters
+    ----------
+    start : Tensor, shape (voices, frames, harmonics)
+        Squared amplitudes of the harmonics.
+    lobes : Lobes, shape (voices, frames, bins)
+        Lobes of the harmonics.
+    noise : Tensor, shape (voices, frames, bins)
+        Expected power of the noise of each voice.
+    recording : _Recording
+        The recording in these frames.
     """
 
-    def __init__(
-        self, parameters: VoiceParameters, waveform: Tensor, grid: StftGrid, n_harmonics: int, low: int, high: int
-    ) -> None:
-        self.grid = grid
-        self.n_harmonics = n_harmonics
-        self.heard = instantaneous_frequency(waveform, grid, low, high)  # (bins, frames)
-        self.recorded = power(waveform, grid, low, high).transpose(-1, -2)  # (frames, bins)
-        self.voiced = parameters.f0[..., low:high] > 0
-        self.centre, self.spread, self.share = path_of(parameters.f0, low, high)
-        self.start = torch.exp(2 * harmonic_log_amplitude(parameters, n_harmonics, low, high)).clamp_min(1e-30)
-        self.noise = noise_power(parameters.frames(low, high), grid).transpose(-1, -2)
-        self.lobes = self._lobes()
+    def sum_of_lobes(power: Tensor) -> Tensor:
+        return _smoothed(torch.zeros_like(start).scatter_add_(-1, lobes.column, power), _AMPLITUDE_FRAMES)
 
-    @property
-    def f0(self) -> Tensor:
-        """F0 in Hz, shape (voices, frames), 0 = unvoiced."""
-        return self.centre * self.voiced
-
-    def _lobes(self) -> Lobes:
-        lobes = lobes_on(self.grid, self.n_harmonics, self.centre, self.spread, self.share)
-        return lobes._replace(power=lobes.power * agreement(lobes, self.spread, self.heard))
-
-    def powers(self, amplitude2: Tensor) -> Tensor:
-        """Return the power of every voice whose partials have these squared amplitudes."""
-        return self.lobes.filled(amplitude2) + self.noise
-
-    def amplitudes(self) -> Tensor:
-        """Return squared amplitudes of the partials a few steps nearer to the recording."""
-        index = self.lobes.number.long() - 1
-        amplitude2, lobe = self.start, self.lobes.power
-        weight = _smoothed(torch.zeros_like(amplitude2).scatter_add_(-1, index, lobe), _SMOOTH_FRAMES)
-        for _ in range(_STEPS):
-            ratio = self.recorded / self.powers(amplitude2).sum(dim=0).add_(_TINY)
-            pull = _smoothed(torch.zeros_like(amplitude2).scatter_add_(-1, index, lobe * ratio), _SMOOTH_FRAMES)
-            factor = ((pull + _TINY) / (weight + _TINY)).clamp_(1 / _MAX_STEP, _MAX_STEP)
-            amplitude2 = amplitude2 * factor**_EXPONENT
-        return amplitude2
-
-    def move_f0(self) -> None:
-        """Move f0 to the frequencies heard at the harmonics, in the mean weighed by who rules the bins.
-
-        Least squares over harmonics k of heard_k - k f0: sum w k (heard - k f0) / sum w k^2.
-        """
-        lobes = self.lobes
-        off = self.heard.T - lobes.frequency
-        near = torch.exp(-0.5 * (off / (_F0_WIDTH + _F0_JITTER * lobes.frequency)) ** 2)
-        masks = soft_masks(self.powers(self.start).transpose(-1, -2)).transpose(-1, -2)
-        weight = masks**2 * near * (self.recorded * lobes.power).sqrt() * (lobes.number <= _F0_HARMONICS)
-        pull = _smoothed((weight * lobes.number * off).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
-        hold = _smoothed((weight * lobes.number**2).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
-        bound = _MAX_MOVE * self.centre
-        self.centre = self.centre + torch.maximum(torch.minimum(pull / (hold + 1e-9), bound), -bound)
-        self.lobes = self._lobes()
+    amplitude2, weight = start, sum_of_lobes(lobes.power)
+    for _ in range(_AMPLITUDE_STEPS):
+        ratio = recording.power / lobes.fill(amplitude2).add_(noise).sum(dim=0).add_(_TINY)
+        factor = (sum_of_lobes(lobes.power * ratio) + _TINY) / (weight + _TINY)
+        amplitude2 = amplitude2 * factor.clamp_(1 / _AMPLITUDE_MAX_STEP, _AMPLITUDE_MAX_STEP) ** _AMPLITUDE_EXPONENT
+    return amplitude2
 
 
 def _smoothed(values: Tensor, frames: int) -> Tensor:
-    """Return the running mean over time of values of shape (voices, frames, any)."""
+    """Return the running mean over `frames` frames of values of shape (voices, frames, any)."""
     across = values.transpose(-1, -2)
     mean = torch.nn.functional.avg_pool1d(across, frames, stride=1, padding=frames // 2, count_include_pad=False)
     return mean.transpose(-1, -2)

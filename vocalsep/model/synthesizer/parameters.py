@@ -11,25 +11,24 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class VoiceParameters:
-    """What the synthesizer needs to know of every voice in every frame.
+    """Parameters of every voice in every frame, enough to synthesize the voices.
 
-    Frames are 16 ms apart, frame t centred on t * 16 ms. Leading axes (a batch) are free.
+    Frames are 16 ms apart; frame t is centred on t * 16 ms. There may be more leading axes, such as a batch.
 
     Parameters
     ----------
-    f0
-        Hz, shape (..., voices, frames), 0 = unvoiced.
-    log_gain
-        Natural log of the gain g of the harmonics, shape (..., voices, frames).
-    lsf
-        Line spectral frequencies of the vocal-tract filter in rad (pi is half the model rate), increasing,
-        shape (..., voices, frames, order).
-    log_noise
+    f0 : Tensor, shape (..., voices, frames)
+        F0 in Hz, 0 = unvoiced.
+    log_gain : Tensor, shape (..., voices, frames)
+        Natural log of the gain of the harmonics.
+    lsf : Tensor, shape (..., voices, frames, order)
+        Line spectral frequencies of the vocal-tract filter in rad (pi is half the model rate), increasing.
+    log_noise : Tensor, shape (..., voices, frames, noise bands)
         Natural log of the amplitude density of the noise before the filter, in full scale per sqrt(Hz), at
-        frequencies equally spaced in mel from 0 to 8 kHz, shape (..., voices, frames, noise bands).
-    log_partials
-        Natural log of a factor on the amplitudes of the first harmonics, besides gain and filter, shape (..., voices,
-        frames, partials); those above it have none. Only `fitting` knows such.
+        frequencies equally spaced in mel from 0 to 8 kHz.
+    log_partials : Tensor, shape (..., voices, frames, partials), optional
+        Natural log of a factor on the amplitudes of the first harmonics, beside gain and filter; higher harmonics have
+        none. Only `fitting` sets it.
     """
 
     f0: Tensor
@@ -56,21 +55,20 @@ class VoiceParameters:
         )
 
     def without_batch(self) -> VoiceParameters:
-        """Return the first and only element of a batch."""
+        """Return the only element of a batch."""
         return self._each(lambda tensor, _: tensor.squeeze(0))
 
-    def frames(self, first: int, last: int, step: int = 1) -> VoiceParameters:
-        """Return every `step`-th of the frames first ... last - 1."""
+    def frames(self, first: int, last: int | None = None, step: int = 1) -> VoiceParameters:
+        """Return every `step`-th of the frames first ... last - 1 (up to the end by default)."""
         part = slice(first, last, step)
-        return self._each(lambda tensor, vectors: tensor[..., part, :] if vectors else tensor[..., part])
+        return self._each(lambda tensor, is_vector: tensor[..., part, :] if is_vector else tensor[..., part])
 
     def _each(self, function: Callable[[Tensor, bool], Tensor]) -> VoiceParameters:
-        """Apply a function to every tensor, told whether a frame is a vector."""
-        partials = None if self.log_partials is None else function(self.log_partials, True)
+        """Apply `function(tensor, is_vector)` to every tensor; `is_vector` says that a frame is a vector."""
         return VoiceParameters(
             function(self.f0, False),
             function(self.log_gain, False),
             function(self.lsf, True),
             function(self.log_noise, True),
-            partials,
+            None if self.log_partials is None else function(self.log_partials, True),
         )
