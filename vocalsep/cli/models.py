@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from vocalsep import weights
 from vocalsep.cli.base import Group
 from vocalsep.cli.options import complete_weights
-
-if TYPE_CHECKING:
-    from vocalsep.weights import Entry
+from vocalsep.errors import WeightsError, shown
 
 _name = click.argument("name", shell_complete=complete_weights)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -32,8 +31,6 @@ def models() -> None:
 @_json
 def list_models(as_json: bool) -> None:
     """List the weights that have a name."""
-    from vocalsep import weights
-
     entries = list(weights.manifest().values())
     if as_json:
         click.echo(json.dumps([_table(entry) for entry in entries], indent=2, ensure_ascii=False))
@@ -55,8 +52,6 @@ def download(names: Sequence[str]) -> None:
 
     NAME is a name from `vocalsep models list`, or owner/repo[@revision] on the Hub.
     """
-    from vocalsep import weights
-
     for name in names:
         weights.load_checkpoint(name)
         click.echo(f"{name}: {weights.find(name)}")
@@ -69,9 +64,6 @@ def verify(names: Sequence[str]) -> None:
 
     The exit code is 2 if a check fails.
     """
-    from vocalsep import weights
-    from vocalsep.errors import WeightsError
-
     failed = []
     for name in names or [name for name, entry in weights.manifest().items() if _folder(entry) is not None]:
         try:
@@ -89,8 +81,6 @@ def verify(names: Sequence[str]) -> None:
 @_name
 def path(name: str) -> None:
     """Print the folder of weights on this machine."""
-    from vocalsep import weights
-
     click.echo(weights.find(name))
 
 
@@ -99,9 +89,6 @@ def path(name: str) -> None:
 @_json
 def info(name: str, as_json: bool) -> None:
     """Show scores, licence and origin of weights; README.md in their folder describes them in full."""
-    from vocalsep import weights
-    from vocalsep.errors import WeightsError, shown
-
     entries = weights.manifest()
     if name not in entries:
         raise WeightsError(f"no weights named {shown(name)}; expected one of {', '.join(entries)}")
@@ -118,17 +105,14 @@ def info(name: str, as_json: bool) -> None:
             click.echo(f"{key}: {_text(value)}")
 
 
-def _table(entry: Entry) -> dict[str, Any]:
+def _table(entry: weights.Entry) -> dict[str, Any]:
     """Return everything that the manifest says about weights, and their folder, for JSON."""
     table = asdict(entry)
     details = table.pop("details")
     return {**table, **details, "path": _folder(entry)}
 
 
-def _folder(entry: Entry) -> str | None:
-    from vocalsep import weights
-    from vocalsep.errors import WeightsError
-
+def _folder(entry: weights.Entry) -> str | None:
     try:
         return str(weights.find(entry.name))
     except WeightsError:
