@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with _unwritable(path):
             temporary.replace(path)
     finally:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
 
 

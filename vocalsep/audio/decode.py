@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,18 +187,22 @@ def _open_ffmpeg(path: Path) -> OpenFile:
 
 def _decode_ffmpeg(path: Path) -> Iterator[Float32]:
     with _ffmpeg(path) as (container, stream):
-        count, first = 0, None
-        for frame, following in pairwise(chain(_frames(container, stream), [None])):
-            form = frame.sample_rate, len(frame.layout.channels)
-            first = first or form
-            if form != first:
-                raise RuntimeError(f"it changes from {first} to {form} Hz and channels on its way")
-            block = _floats(frame)
-            if following is None:  # its last samples may be padding of the encoder
-                end, sure = _length(container, stream, frame.sample_rate)
-                block = block[:, : end - count] if sure and end > count else block
-            count += block.shape[1]
-            yield block
+        fifo, count, last = av.AudioFifo(), 0, 0
+        for frame in _frames(container, stream):
+            frame.pts = None  # the fifo would refuse gaps
+            last = frame.samples
+            try:
+                fifo.write(frame)
+            except ValueError:
+                raise RuntimeError("its sample rate or channels change on the way") from None
+            if fifo.samples >= 2 * _BLOCK:
+                count += _BLOCK
+                yield _floats(fifo.read(_BLOCK))
+        end, sure = _length(container, stream, stream.codec_context.sample_rate)
+        padding = count + fifo.samples - end  # the encoder fills the last frame
+        rest = fifo.samples - padding if sure and 0 < padding < last else fifo.samples
+        if rest:
+            yield _floats(fifo.read(rest))
 
 
 @contextmanager
@@ -247,7 +250,7 @@ def _length(container: Any, stream: Any, rate: int) -> tuple[int, bool]:
     if stream.duration:
         samples = stream.duration * stream.time_base * rate
         # FFmpeg guesses from the bit rate if an mp3 file does not tell, which hardly gives a whole number.
-        return round(samples), kind in _TIMED or kind == "mp3" and samples.denominator == 1
+        return round(samples), kind in _TIMED or (kind == "mp3" and samples.denominator == 1)
     samples = Fraction(max(0, container.duration or 0), av.time_base) * rate
     return round(samples), kind in _TIMED and len(container.streams) == 1
 
@@ -257,7 +260,7 @@ def _floats(frame: Any) -> Float32:
     if not frame.format.is_planar:
         values = values.reshape(-1, len(frame.layout.channels)).T
     if values.dtype.kind == "u":
-        return ((values.astype(np.float32) - 128) / 128).astype(np.float32)  # type: ignore[no-any-return]
+        return (values.astype(np.float32) - 128) / np.float32(128)  # type: ignore[no-any-return]
     if values.dtype.kind == "i":
         return (values / -float(np.iinfo(values.dtype).min)).astype(np.float32)  # type: ignore[no-any-return]
     with np.errstate(over="ignore"):

@@ -39,6 +39,9 @@ class Encoder(Protocol):
     def close(self) -> None:
         """Complete the file."""
 
+    def discard(self) -> None:
+        """Close the file, which may be incomplete."""
+
 
 def open_encoder(
     path: Path,
@@ -118,21 +121,23 @@ class _SndfileEncoder:
             if len(sound.read(2)) != min(1, self._written):
                 raise OSError("its end is missing")
 
+    def discard(self) -> None:
+        self._file.close()
+
 
 class _FfmpegEncoder:
     clipped = 0  # lossy encoders take samples beyond full scale
 
-    def __init__(
-        self, path: Path, audio_format: str, sample_rate: int, channels: int, tags: Mapping[str, str]
-    ) -> None:
+    def __init__(self, path: Path, audio_format: str, sample_rate: int, channels: int, tags: Mapping[str, str]) -> None:
         codec, container = _CODECS[audio_format]
         self._rate, self._layout, self._written = sample_rate, "mono" if channels == 1 else "stereo", 0
         # An mp4 file then tells its length to the sample.
         options = {"movie_timescale": str(sample_rate)} if container == "ipod" else {}
-        self._file = av.open(f"file:{path}", "w", format=container, container_options=options)
+        self._file: Any = av.open(f"file:{path}", "w", format=container, container_options=options)
         self._file.metadata.update(tags_of.to_ffmpeg(tags))
-        self._stream: Any = self._file.add_stream(codec, rate=sample_rate, layout=self._layout, format="fltp")
+        self._stream = self._file.add_stream(codec, rate=sample_rate, layout=self._layout, format="fltp")
         self._stream.bit_rate = min(_RATE_PER_CHANNEL, _MAX_BITS * sample_rate) * channels
+        self._file.start_encoding()
 
     def write(self, block: Float32) -> None:
         frame: Any = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
@@ -141,11 +146,17 @@ class _FfmpegEncoder:
         self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        self._file.mux(self._stream.encode(None))
+        try:
+            self._file.mux(self._stream.encode(None))
+        finally:
+            self._file.close()
+
+    def discard(self) -> None:
         self._file.close()
 
 
 def _quantized(samples: Float32, bits: int) -> NDArray[np.int32]:
     """Return the nearest steps of `bits` bits, in the highest bits of int32; libsndfile would round wav down."""
     full = 2.0 ** (bits - 1)
-    return np.clip(np.rint(samples * full), -full, full - 1).astype(np.int32) << (32 - bits)
+    steps: NDArray[np.int32] = np.clip(np.rint(samples * full), -full, full - 1).astype(np.int32)
+    return steps << (32 - bits)

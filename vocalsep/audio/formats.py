@@ -45,8 +45,8 @@ def validate_capacity(audio_format: str, channels: int, sample_rate: int) -> Non
     if not 1 <= channels <= most or sample_rate not in rates:
         listed = f"at most {rates[-1]}" if isinstance(rates, range) else f"one of {', '.join(map(str, rates))}"
         raise OptionError(
-            f"{audio_format} cannot hold {channels} channels at {sample_rate} Hz; expected at most {most} channels, "
-            f"and {listed} Hz: choose wav",
+            f"{audio_format} cannot hold {channels} channels at {sample_rate} Hz; expected 1 to {most} channels and "
+            f"{listed} Hz: choose wav",
             parameter="format",
         )
 

@@ -169,6 +169,7 @@ class AudioWriter:
         self._encoder: Encoder | None = None
         with unwritable(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.open("wb").close()  # libsndfile would not say why it cannot be opened
             self._encoder = open_encoder(self.path, name, rate, channels, bit_depth, tags or {}, samples)
         self.clipped = 0
 
@@ -195,7 +196,11 @@ class AudioWriter:
         with unwritable(self.path):
             if self._encoder is None:
                 raise ValueError("the file is closed")
-            self._encoder.write(block)
+            try:
+                self._encoder.write(block)
+            except BaseException:
+                self._discard()
+                raise
             self.clipped = self._encoder.clipped
 
     def close(self) -> None:
@@ -220,9 +225,12 @@ class AudioWriter:
         if kind is None:
             self.close()
             return
-        encoder, self._encoder = self._encoder, None
-        with suppress(*FAILURES):
-            if encoder is not None:
-                encoder.close()
+        self._discard()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
+
+    def _discard(self) -> None:
+        encoder, self._encoder = self._encoder, None
+        if encoder is not None:
+            with suppress(*FAILURES):
+                encoder.discard()
