@@ -1,4 +1,4 @@
-"""`vocalsep adapt`: weights that have learned from recordings of one choir, for the next one."""
+"""`vocalsep adapt`: weights for one choir."""
 
 from __future__ import annotations
 
@@ -7,80 +7,89 @@ from pathlib import Path
 
 import click
 
+from vocalsep.cli.base import Command
 from vocalsep.cli.options import (
     adapt_seconds_option,
     crepe_option,
     device_option,
-    existing_path,
     f0_option,
-    given_tracks,
+    f0_tracks,
     guides_option,
     model_option,
-    refine_option,
+    path_type,
     tracker_option,
     voices_option,
 )
 
+_GROUPS = {
+    "Voices": ("voices", "f0s", "guides"),
+    "Training": ("steps", "seconds", "seed"),
+    "Weights": ("model", "tracker", "crepe"),
+    "Output": ("out", "overwrite"),
+}
 
-@click.command(short_help="Adapt weights to recordings of one choir.")
-@click.argument("files", nargs=-1, required=True, type=existing_path())
-@click.option("-o", "--out", type=existing_path(), required=True, help="Weights to write: a .safetensors file.")
+
+@click.command(cls=Command, option_groups=_GROUPS, short_help="Adapt weights to recordings of one choir.")
+@click.argument("files", nargs=-1, required=True, type=path_type())
+@click.option("-o", "--out", type=path_type(), required=True, help="Checkpoint folder to write.")
 @voices_option
 @f0_option
 @guides_option
 @crepe_option
 @tracker_option
-@refine_option
 @model_option
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Optimisation steps at most. Default: 40.")
+@click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Number of training steps.")
 @adapt_seconds_option("--seconds")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the choice of excerpts.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @device_option
-@click.option("--overwrite", is_flag=True, help="Replace weights that exist already.")
+@click.option("--overwrite", is_flag=True, help="Replace a checkpoint that exists.")
 def adapt(
     files: tuple[Path, ...],
     out: Path,
     voices: str | None,
-    f0_path: Path | None,
+    f0s: Path | None,
     guides: Path | None,
     crepe: str,
     tracker: str,
-    refine: int | None,
     model: str,
-    steps: int | None,
+    steps: int,
     seconds: float | None,
     seed: int,
     device: str,
     overwrite: bool,
 ) -> None:
-    """Adapt weights to FILES, recordings of one choir, unsupervised.
+    r"""Adapt the weights to one choir, so that its recordings separate better.
 
-    A part of the recordings is held back; the weights are those that do best on it, which may be the ones from
-    before. They serve for other recordings of the choir: `vocalsep separate -n my_choir.safetensors`.
+    FILES are recordings of the choir; no stems are needed. A part of the recordings is held back to check that the
+    new weights are better; if they are not, the old ones are written.
+
+    \b
+    Example:
+      vocalsep adapt concert1.wav concert2.wav -o my_choir
+      vocalsep separate concert3.wav -n ./my_choir
     """
     from vocalsep import weights
     from vocalsep.audio import AudioReader
-    from vocalsep.audio.downmix import Mixdown
-    from vocalsep.errors import OptionError, WeightsError
+    from vocalsep.audio.downmix import Downmix
+    from vocalsep.errors import OptionError, OutputError, printable
     from vocalsep.files import check_place
     from vocalsep.separation.separator import Separator
+    from vocalsep.training.adaptation import adapt as adapt_to
 
-    if out.suffix != ".safetensors":
-        raise OptionError(f"-o is {out}; expected the name of a .safetensors file")
-    if out.is_dir() or (out.exists() and not overwrite):
-        raise OptionError(f"{out} exists; use --overwrite to replace it or -o for another file")
-    check_place(out, ".safetensors", WeightsError)
-    if len(files) > 1 and (f0_path or guides):
-        raise OptionError(f"--f0 and --guides belong to one recording; got {len(files)} files")
-    given = given_tracks(f0_path, guides, voices, crepe, device)
-    separator = Separator(model, device, tracker=tracker)
+    if len(files) > 1 and (f0s or guides):
+        raise OptionError(f"f0 tracks belong to one recording, but there are {len(files)}", parameter="f0s")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{printable(out)} exists; choose another folder, or replace it", parameter="overwrite")
+    check_place(out / "model.safetensors")
+    tracks = f0_tracks(f0s, guides, voices, crepe, device)
+    separator = Separator(model, device, tracker=tracker, crepe=crepe)
     with ExitStack() as stack:
         recordings = []
-        for source in files:
-            with AudioReader(source) as reader:
-                mixdown = stack.enter_context(Mixdown.of_recording(reader))
-            click.echo(f"{source}: {'f0 is given' if given else 'tracking f0 ...'}", err=True)
-            recordings.append((mixdown, separator.track(mixdown, given, voices=voices, refine=refine)))
-        adapted = separator.adapted(recordings, steps=steps, seconds=seconds, seed=seed)
-    weights.save(out, adapted.network.config.to_json(), adapted.network.state_dict())
-    click.echo(f"{out}: {adapted.adaptation}")
+        for path in files:
+            with AudioReader(path) as reader:
+                downmix = stack.enter_context(Downmix.of_recording(reader))
+            click.echo(f"{printable(path)}: {'tracking' if tracks is None else 'reading'} f0 ...", err=True)
+            recordings.append((downmix, separator.track(downmix, tracks, voices)))
+        adapted = adapt_to(separator, recordings, steps=steps, seconds=seconds, seed=seed)
+    weights.save_checkpoint(out, adapted.separator.estimator)
+    click.echo(f"{printable(out)}: {adapted}")

@@ -1,137 +1,228 @@
-"""`vocalsep train`: weights from mixtures, or from random mixtures of single singers."""
+"""`vocalsep train`: weights of the estimator and of the f0 tracker."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vocalsep.cli.options import device_option, existing_path, singers_option, voices_option
+from vocalsep.cli.base import Group
+from vocalsep.cli.options import complete_weights, device_option, path_type, singers_option
 
 if TYPE_CHECKING:
     from vocalsep.training.trainer import Trainer
 
-
-@click.command(short_help="Train weights on recordings or single singers.")
-@click.argument("folder", required=False, type=existing_path())
-@click.option(
-    "-o", "--out", type=existing_path(), default=Path("runs/train"), show_default=True, help="Folder of the run."
+_TRAINING = (
+    "init",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "bfloat16",
+    "validate_every",
+    "patience",
+    "held_out",
+    "seed",
 )
+_GROUPS = {"Training": _TRAINING, "Output": ("out", "resume")}
+
+
+@click.group(cls=Group, short_help="Train networks on your own recordings.")
+def train() -> None:
+    """Train the networks of vocalsep on your own recordings."""
+
+
+def _run_options(
+    out: str, init: str, batch_size: int, learning_rate: float, validate_every: int
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds the options of a training run, with its defaults."""
+    number = partial(click.option, show_default=True)
+    options = (
+        number("-o", "--out", type=path_type(), default=Path(out), help="Folder of the run; the weights go to best/."),
+        click.option(
+            "--init",
+            metavar="NAME",
+            shell_complete=complete_weights,
+            help=f"Weights to start from, as for `vocalsep separate -n`, such as {init}. Default: random weights.",
+        ),
+        number("--steps", default=2000, help="Number of training steps."),
+        number("--batch-size", default=batch_size, help="Excerpts of 4 s per step."),
+        number("--learning-rate", default=learning_rate, help="Largest learning rate."),
+        number("--validate-every", default=validate_every, help="Steps between validations."),
+        number("--held-out", default=0.1, help="Fraction at the end of each recording that is kept for validation."),
+        number("--seed", default=0, help="Random seed."),
+        click.option("--resume", is_flag=True, help="Continue the run in the output folder."),
+        device_option,
+    )
+    return lambda command: reduce(lambda function, option: option(function), reversed(options), command)
+
+
+@train.command(
+    option_groups={"Data": ("singers", "guides", "voices", "stems", "f0_errors"), **_GROUPS},
+    short_help="Train the network that estimates the voices.",
+)
+@click.argument("folder", required=False, type=path_type())
 @singers_option
 @click.option(
     "--guides",
-    type=existing_path(),
-    help="Folder with, for each mixture NAME.wav, a folder NAME of recordings of its voices, to track f0 in.",
+    type=path_type(),
+    help="Folder with, for each recording NAME.wav in FOLDER, a folder NAME of recordings of its voices alone. CREPE "
+    "tracks f0 in them; without guides, f0 is tracked in the recordings.",
 )
-@voices_option
-@click.option("--stems", is_flag=True, help="Learn from the stems of --singers too, not from mixtures alone.")
+@click.option(
+    "--voices", metavar="VOICES", help="Voices of the recordings in FOLDER. Default: SATB, or the voices of --guides."
+)
+@click.option("--stems", is_flag=True, help="Use the recordings of --singers as targets (supervised training).")
 @click.option(
     "--f0-errors",
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Share of excerpts of --singers whose f0 is made as wrong as a tracker's in a mixture.",
+    help="Fraction of the mixtures of --singers whose f0 gets the errors of a tracker.",
 )
-@click.option(
-    "--init", metavar="NAME", help="Weights to start from: a name of the manifest (default), or a .safetensors file."
-)
-@click.option("--steps", default=2000, show_default=True, help="Optimisation steps.")
-@click.option("--batch-size", default=4, show_default=True, help="Excerpts of 4 s in a step.")
-@click.option("--learning-rate", default=1e-3, show_default=True, help="Of Adam, at its greatest.")
-@click.option("--seed", default=0, show_default=True, help="Of all that is left to chance.")
-@click.option("--patience", default=8, show_default=True, help="Validations without progress before training stops.")
-@click.option("--validate-every", default=100, show_default=True, help="Steps between validations.")
-@click.option("--held-out", default=0.1, show_default=True, help="Share at the end of each recording, to validate on.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the output folder.")
-@device_option
-def train(
+@click.option("--patience", default=8, show_default=True, help="Validations without a lower loss before it stops.")
+@_run_options("runs/estimator", "default", 4, 1e-3, 100)
+def estimator(
     folder: Path | None,
-    out: Path,
     singers: tuple[str, ...],
     guides: Path | None,
     voices: str | None,
     stems: bool,
     f0_errors: float,
+    patience: int,
+    out: Path,
     init: str | None,
     steps: int,
     batch_size: int,
     learning_rate: float,
-    seed: int,
-    patience: int,
     validate_every: int,
     held_out: float,
+    seed: int,
     resume: bool,
     device: str,
 ) -> None:
-    """Train an estimator, unsupervised, on the recordings of choirs in FOLDER, on --singers, or on both.
+    r"""Train the network that estimates the voices of a mixture.
 
-    Only mixtures enter the loss; with --stems, single singers are their own targets and only FOLDER's recordings are
-    learned from as mixtures. The f0 of the voices comes from --guides, or is tracked in the mixtures. Single singers
-    are put together to random ensembles of 2 to 6 voices, transposed, equalised and put into rooms. The best weights
-    are OUT/best.safetensors: `vocalsep separate -n OUT/best.safetensors`.
+    Training is unsupervised: it needs recordings of choirs in FOLDER, or recordings of single --singers that are
+    mixed at random, but no stems. Both can be combined.
+
+    \b
+    Example:
+      vocalsep train estimator my_recordings -o my_run
+      vocalsep separate choir.wav -n my_run/best
     """
     import torch
 
     from vocalsep.device import resolve_device
     from vocalsep.errors import OptionError
-    from vocalsep.model.estimator import Estimator, read_estimator
+    from vocalsep.model.estimator import Estimator
+    from vocalsep.separation.separator import Separator
     from vocalsep.training.losses import estimator_loss, supervised_loss
-    from vocalsep.training.sources import training_sources
-    from vocalsep.training.trainer import Trainer, TrainingConfig
-    from vocalsep.voices import parse_voices
+    from vocalsep.training.sources import EstimatorData
+    from vocalsep.training.trainer import Trainer, TrainingOptions
+    from vocalsep.weights import load_network
 
-    if folder is None and not singers:
-        raise OptionError("there is nothing to train on; expected a FOLDER of recordings, or --singers")
-    if folder is None and (guides is not None or voices is not None):
-        raise OptionError("--guides and --voices go with a FOLDER of recordings; single singers need neither")
     if stems and not singers:
-        raise OptionError("--stems goes with --singers; recordings of choirs have no stems")
-    config = TrainingConfig(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-        patience=patience,
-        validate_every=validate_every,
-    )
+        raise OptionError("stems can be targets only if there are single singers", parameter="stems")
+    data = EstimatorData(folder, guides, voices, singers, f0_errors, held_out)
+    options = TrainingOptions(steps, batch_size, learning_rate, seed, validate_every, patience)
     found = resolve_device(device)
-    if voices is not None:
-        parse_voices(voices)
-    open_run(out, resume=resume)
+    _check_run(out, resume)
     click.echo("Tracking f0 ...", err=True)
-    training, validation = training_sources(folder, singers, guides, voices, held_out, f0_errors=f0_errors)
+    training, validation = data.sources(Separator(device=found))
     torch.manual_seed(seed)
-    network = (Estimator() if init is None else read_estimator(init)).to(found)
-    run(
-        Trainer(config, network, supervised_loss if stems else estimator_loss, training, validation, out), resume=resume
-    )
+    network = (load_network(init, Estimator) if init else Estimator()).requires_grad_(True).to(found)
+    loss = supervised_loss if stems else estimator_loss
+    _run(Trainer(options, network, loss, training, validation, out), resume)
 
 
-def open_run(out: Path, *, resume: bool) -> None:
-    """Make the folder of a run.
+@train.command(
+    option_groups={"Data": ("singers", "synthetic", "chorales"), **_GROUPS},
+    short_help="Train the network that tracks f0.",
+)
+@singers_option
+@click.option("--synthetic", default=80, show_default=True, help="Number of synthetic pieces of 30 s.")
+@click.option(
+    "--chorales",
+    default=100,
+    show_default=True,
+    help="Number of Bach chorales for two of three synthetic pieces (needs vocalsep[train]); the others are random "
+    "counterpoint.",
+)
+@click.option(
+    "--bfloat16/--float32",
+    default=True,
+    show_default=True,
+    help="Precision of the convolutions; bfloat16 takes half the time on processors that support it.",
+)
+@_run_options("runs/tracker", "tracker", 8, 2e-3, 200)
+def tracker(
+    singers: tuple[str, ...],
+    synthetic: int,
+    chorales: int,
+    bfloat16: bool,
+    out: Path,
+    init: str | None,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    validate_every: int,
+    held_out: float,
+    seed: int,
+    resume: bool,
+    device: str,
+) -> None:
+    r"""Train the network that tracks the f0 of every voice in a mixture.
 
-    Raises
-    ------
-    OptionError
-        If it holds a run and is not to be resumed, or cannot be made.
+    It learns from random ensembles of 1 to 8 voices: of recorded --singers, whose f0 is tracked with CREPE, and of
+    synthetic singers.
+
+    \b
+    Example:
+      vocalsep train tracker --singers my_choir_singers -o my_run
+      vocalsep f0 choir.wav --tracker my_run/best
     """
-    from vocalsep.errors import OptionError
+    import torch
 
-    if (out / "state.safetensors").exists() and not resume:
-        raise OptionError(f"{out} holds a run already; use --resume to go on with it or -o for another folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"{out}: cannot be a folder ({error.strerror}); choose another with -o") from error
+    from vocalsep.device import resolve_device
+    from vocalsep.f0.crepe import Crepe
+    from vocalsep.f0.network import Tracker
+    from vocalsep.options import NetworkOptions
+    from vocalsep.training.losses import tracker_loss
+    from vocalsep.training.sources import TrackerData
+    from vocalsep.training.trainer import Trainer, TrainingOptions
+    from vocalsep.weights import load_network
+
+    data = TrackerData(singers, synthetic, chorales, held_out, seed)
+    options = TrainingOptions(steps, batch_size, learning_rate, seed, validate_every, patience=steps)
+    found = resolve_device(device)
+    _check_run(out, resume)
+    click.echo("Tracking f0 and synthesising ...", err=True)
+    training, validation = data.sources(load_network(NetworkOptions.crepe, Crepe, found))
+    torch.manual_seed(seed)
+    network = (load_network(init, Tracker) if init else Tracker()).requires_grad_(True).to(found)
+    _run(Trainer(options, network, partial(tracker_loss, bfloat16=bfloat16), training, validation, out), resume)
 
 
-def run(trainer: Trainer[Any, Any], *, resume: bool) -> None:
-    """Train, telling how it goes, and say where the weights are."""
+def _check_run(out: Path, resume: bool) -> None:
+    from vocalsep.errors import OutputError, printable
+    from vocalsep.files import check_place
+    from vocalsep.training.trainer import has_run
+
+    if has_run(out) and not resume:
+        raise OutputError(f"{printable(out)} holds a run; resume it, or choose another folder", parameter="resume")
+    check_place(out / "state.safetensors")
+
+
+def _run(trainer: Trainer, resume: bool) -> None:
+    from vocalsep.errors import printable
+
     if resume:
         trainer.resume()
     progress = trainer.run(report=lambda line: click.echo(line, err=True))
     click.echo(
-        f"{trainer.folder / 'best.safetensors'}: validation loss {progress.best_loss:.4f} at step "
-        f"{progress.best_step}, {progress.seconds / 60:.1f} min of training, seed {trainer.config.seed}"
+        f"{printable(trainer.best)}: validation loss {progress.best_loss:.4f} at step {progress.best_step}, "
+        f"{progress.seconds / 60:.1f} min of training, seed {trainer.options.seed}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from vocalsep.training.data import Batch
 Loss: TypeAlias = Callable[[Any, Batch], Tensor]
 """A function of a network and a batch."""
 
+Network = TypeVar("Network", bound=nn.Module)
+
 _MAX_GRADIENT_NORM = 1.0
 
 
-class Learner:
+class Learner(Generic[Network]):
     """A network in training, and the running mean of its weights, which is validated and kept.
 
     Parameters
@@ -33,7 +35,7 @@ class Learner:
         Decay of the running mean in each step. It is smaller in the first steps, so that the mean follows the weights.
     """
 
-    def __init__(self, network: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, average: float) -> None:
+    def __init__(self, network: Network, loss: Loss, optimizer: torch.optim.Optimizer, average: float) -> None:
         self.network = network
         self.loss = loss
         self.optimizer = optimizer

@@ -38,7 +38,7 @@ class Take:
     @property
     def n_frames(self) -> int:
         """Number of frames that lie wholly in the waveform."""
-        return min(int(self.f0.shape[1]), self.waveform.shape[-1] // HOP_LENGTH)
+        return min(int(self.f0.shape[1]), int(self.waveform.shape[-1]) // HOP_LENGTH)
 
     def excerpt(self, first: int, frames: int) -> tuple[Float32, Float32]:
         """Return waveform and f0 from frame `first` on; f0 has one frame more, as an STFT has."""
