@@ -1,3 +1,5 @@
+"""Fixtures that many tests share."""
+
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from vocalsep import weights
+from vocalsep.f0.network import Tracker, TrackerConfig
 from vocalsep.model.estimator import Estimator, EstimatorConfig
 from vocalsep.model.synthesizer import VoiceParameters, synthesize
 from vocalsep.model.synthesizer.all_pole import lsf_from_logits
+from vocalsep.separation.separator import Separator
+from vocalsep.weights import save_checkpoint
 
 Sing = Callable[..., np.ndarray]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +30,42 @@ def data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small estimator that has learned nothing: what holds for it holds for any weights."""
+def tiny_estimator() -> Estimator:
+    """A small estimator with random weights: stems add up with any weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = Estimator(EstimatorConfig(channels=16))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    weights.save(path, network.config.to_json(), network.state_dict())
-    return path
+        return Estimator(EstimatorConfig(channels=16)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_estimator: Estimator) -> Path:
+    """A checkpoint folder of the small estimator."""
+    folder = tmp_path_factory.mktemp("weights") / "estimator"
+    save_checkpoint(folder, tiny_estimator)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tracker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of a small tracker with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Tracker(TrackerConfig(channels=(8, 8, 8, 8), hidden=8, summary=4, features=4))
+    folder = tmp_path_factory.mktemp("weights") / "tracker"
+    save_checkpoint(folder, network)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_separator(tiny_model: Path, tiny_tracker: Path) -> Separator:
+    """A separator of the two small networks."""
+    return Separator(tiny_model, "cpu", tracker=tiny_tracker)
+
+
+@pytest.fixture(scope="session")
+def separator() -> Separator:
+    """A separator with the bundled weights."""
+    return Separator(device="cpu")
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +89,7 @@ def sing() -> Sing:
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compute with one thread, here and in processes that are started: with another number the last bits differ."""
+    """Compute with one thread, here and in processes that are started: other numbers change the last bits."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vocalsep.audio import Float32
+from vocalsep.dsp.units import cents_to_hz, hz_to_cents
 from vocalsep.errors import OptionError
 from vocalsep.f0 import viterbi
 from vocalsep.timebase import HOP_LENGTH
@@ -27,6 +28,7 @@ WINDOW = 1024
 """Samples at 16 kHz in each input frame of the network."""
 N_PITCHES = 360
 CENTS_PER_BIN = 20.0
+_REFERENCE = 10.0  # Hz: 0 cents on the pitch axis of the authors
 FIRST_CENTS = 1997.3794084376191
 """Pitch of bin 0 in cents above 10 Hz: 31.7 Hz, just below C1."""
 # A step of n bins from frame to frame has weight 12 - n, as in the authors' decoder.
@@ -138,12 +140,12 @@ def _frames(waveform: Float32, hop_length: int) -> Iterator[Tensor]:
 
 def bins_to_hz(bins: ArrayLike) -> NDArray[np.float64]:
     """Return the frequency in Hz of pitch bins, whole or fractional."""
-    return 10.0 * np.exp2((FIRST_CENTS + CENTS_PER_BIN * np.asarray(bins, dtype=float)) / 1200.0)
+    return cents_to_hz(FIRST_CENTS + CENTS_PER_BIN * np.asarray(bins, dtype=np.float64), _REFERENCE)
 
 
 def hz_to_bins(frequency: ArrayLike) -> NDArray[np.float64]:
     """Return the fractional pitch bin of frequencies in Hz."""
-    return (1200.0 * np.log2(np.asarray(frequency, dtype=float) / 10.0) - FIRST_CENTS) / CENTS_PER_BIN
+    return (hz_to_cents(frequency, _REFERENCE) - FIRST_CENTS) / CENTS_PER_BIN
 
 
 def decode(activation: Float32, *, fmin: float = VOICE_FMIN, fmax: float = VOICE_FMAX) -> CrepeOutput:

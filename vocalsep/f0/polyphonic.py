@@ -41,8 +41,8 @@ _TINY = 1e-9
 
 # Bias and calibration were chosen with weights of the development split on the held-out ends of singers 1 and 2 and on
 # Locus Iste, the costs on singer 2 with weights that knew singer 1 only. A note is weighed by all its probability in
-# +-50 cents against that of a rest. The weights still say rest too often, having learned in wet rooms and noise, and the
-# more so the fewer voices are sought.
+# +-50 cents against that of a rest. The weights still say rest too often, having learned in wet rooms and noise, all
+# the more so the fewer voices are sought.
 _VOICING_BIAS, _SMALL_BIAS = -1.0, 6.0  # nats for singing rather than resting: constant, and over the number of voices
 _CALIBRATION = (1.2, 1.8)  # slope, and nats
 _STEP_COST = 1.0  # nats for each semitone between two frames
@@ -98,22 +98,15 @@ def track(
     F0Tracks
         F0 in Hz, 0 = unvoiced; the confidence is the probability that f0 is right to 50 cents, 0 where unvoiced.
     """
-    names = tuple(voice.name for voice in voices)
-    recording = _Normalised(downmix)
-    if recording.peak < _SILENCE:
-        progress(1.0)
-        silence = np.zeros((len(voices), downmix.n_frames), dtype=np.float32)
-        return F0Tracks(silence, names, confidence=silence)
     bias = _VOICING_BIAS + _SMALL_BIAS / max(len(voices), 2) + voicing_bias
     tracks = []
-    for before, own, after in with_context(
-        _candidates(network, recording, voices, progress), _PATH_CHUNKS, _PATH_CONTEXT
-    ):
+    stream = find_candidates(downmix, voices, network, progress)
+    for before, own, after in with_context(stream, _PATH_CHUNKS, _PATH_CONTEXT):
         start, length = (sum(part.silent.shape[1] for part in parts) for parts in (before, own))
         found = Candidates.joined([*before, *own, *after])
         tracks.append(_path(found, slice(start, start + length), network.config, bias))
     f0, confidence = (np.concatenate(group, axis=1) for group in zip(*tracks, strict=True))
-    return F0Tracks(f0, names, confidence=confidence)
+    return F0Tracks(f0, tuple(voice.name for voice in voices), confidence=confidence)
 
 
 def _path(candidates: Candidates, inner: slice, config: TrackerConfig, bias: float) -> tuple[Float32, Float32]:
@@ -163,23 +156,27 @@ class _Normalised:
         return torch.from_numpy(waveform).mul_(self._gain)
 
 
-def _candidates(
-    network: Tracker, recording: _Normalised, voices: tuple[Voice, ...], progress: Callable[[float], None]
+def find_candidates(
+    downmix: Downmix,
+    voices: tuple[Voice, ...],
+    network: Tracker,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Candidates]:
-    """Yield the candidates of every voice, chunk by chunk."""
+    """Yield the candidates of every voice, 4 s at a time; the parameters are those of `track`."""
     device = next(network.parameters()).device
+    recording = _Normalised(downmix)
     descriptions = describe(voices)[None].to(device)
     inside = _inside(network.config, voices).to(device)
-    n_frames = recording.downmix.n_frames
-    for chunk in chunks(n_frames, _CHUNK_FRAMES, _CONTEXT_FRAMES):
+    for chunk in chunks(downmix.n_frames, _CHUNK_FRAMES, _CONTEXT_FRAMES):
         start, stop = chunk.low - _WINDOW_FRAMES, chunk.high + _WINDOW_FRAMES
         waveform = recording.read(start * HOP_LENGTH, stop * HOP_LENGTH)
         with torch.inference_mode():
             stack = harmonic_stack(waveform, network.config, chunk.low - start, chunk.high - start)[None].to(device)
-            logits = network(stack, descriptions)
-            found = _peaks(Logits(*(part[0, :, chunk.inner] for part in logits)), inside, network.config)
-        yield found
-        progress(chunk.last / n_frames)
+            logits = Logits(*(part[0, :, chunk.inner] for part in network(stack, descriptions)))
+            if recording.peak < _SILENCE:
+                logits = Logits(torch.full_like(logits.pitch, -torch.inf), torch.zeros_like(logits.silent))
+            yield peaks(logits, inside, network.config)
+        progress(chunk.last / downmix.n_frames)
 
 
 def _inside(config: TrackerConfig, voices: tuple[Voice, ...]) -> Tensor:
@@ -188,7 +185,7 @@ def _inside(config: TrackerConfig, voices: tuple[Voice, ...]) -> Tensor:
     return torch.stack([(pitches * half_step >= v.fmin) & (pitches <= v.fmax * half_step) for v in voices])
 
 
-def _peaks(logits: Logits, inside: Tensor, config: TrackerConfig) -> Candidates:
+def peaks(logits: Logits, inside: Tensor, config: TrackerConfig) -> Candidates:
     """Return the peaks of posteriors; `inside`, shape (voices, pitches), is the range of each voice."""
     pitch = logits.pitch.masked_fill(~inside[:, None], -torch.inf)
     everything = torch.cat([pitch, logits.silent[..., None]], dim=-1).softmax(dim=-1)
@@ -197,8 +194,8 @@ def _peaks(logits: Logits, inside: Tensor, config: TrackerConfig) -> Candidates:
     around = torch.nn.functional.pad(posterior, (reach, reach)).unfold(-1, 2 * reach + 1, 1)
     mass = around.sum(dim=-1)
     crest = torch.nn.functional.max_pool1d(mass, 2 * reach + 1, stride=1, padding=reach)
-    peaks = torch.where((mass == crest) & inside[:, None], mass, torch.zeros_like(mass))
-    probability, index = peaks.topk(_CANDIDATES, dim=-1)
+    crests = torch.where((mass == crest) & inside[:, None], mass, torch.zeros_like(mass))
+    probability, index = crests.topk(_CANDIDATES, dim=-1)
     weight = around.gather(-2, index[..., None].expand(*index.shape, around.shape[-1]))
     offset = torch.arange(-reach, reach + 1, device=weight.device)
     centroid = index + (weight * offset).sum(dim=-1) / weight.sum(dim=-1).clamp_min(_TINY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ class StemFormat(NamedTuple):
     format: str
     bit_depth: str
     sample_rate: int
+    channels: int
+    samples: int
     tags: Mapping[str, str]
     clamp: bool
 
@@ -35,7 +37,7 @@ def rescaling_gain(peak: float, bit_depth: str) -> float:
     return 1.0 if bit_depth == "float32" or peak <= 1 else _FULL_SCALE / peak
 
 
-def encode(blocks: Iterable[Float32], paths: Sequence[Path], channels: int, form: StemFormat, gain: float = 1.0) -> int:
+def encode(blocks: Iterable[Float32], paths: Sequence[Path], form: StemFormat, gain: float = 1.0) -> int:
     """Write stems, each to its file, and return the number of clipped samples.
 
     No file is left behind if one of them cannot be written.
@@ -46,8 +48,6 @@ def encode(blocks: Iterable[Float32], paths: Sequence[Path], channels: int, form
         The stems.
     paths : sequence of Path
         File of each stem.
-    channels : int
-        Channels of each stem.
     form : StemFormat
         Format of the files.
     gain : float
@@ -63,14 +63,7 @@ def encode(blocks: Iterable[Float32], paths: Sequence[Path], channels: int, form
     clamped = 0
     try:
         with ExitStack() as stack:
-            writers = [
-                stack.enter_context(
-                    AudioWriter(
-                        path, form.sample_rate, channels, format=form.format, bit_depth=form.bit_depth, tags=form.tags
-                    )
-                )
-                for path in paths
-            ]
+            writers = [stack.enter_context(_writer(path, form)) for path in paths]
             for block in blocks:
                 stems = block if gain == 1 else block * np.float32(gain)
                 if form.clamp:
@@ -83,8 +76,21 @@ def encode(blocks: Iterable[Float32], paths: Sequence[Path], channels: int, form
         return clamped or sum(writer.clipped for writer in writers)
     except BaseException:
         for path in paths:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
         raise
+
+
+def _writer(path: Path, form: StemFormat) -> AudioWriter:
+    return AudioWriter(
+        path,
+        form.sample_rate,
+        form.channels,
+        bit_depth=form.bit_depth,
+        tags=form.tags,
+        format=form.format,
+        samples=form.samples,
+    )
 
 
 def part_path(path: Path) -> Path:

@@ -100,7 +100,13 @@ def write_stems(
         names = options.stem_names(tracks.names)
         paths = [targets[name] for name in output.files_of(names)]
         form = StemFormat(
-            output.format, output.depth(reader.bit_depth), reader.sample_rate, reader.tags, output.clip_mode == "clamp"
+            output.format,
+            output.depth(reader.bit_depth),
+            reader.sample_rate,
+            reader.channels,
+            downmix.source_samples,
+            reader.tags,
+            output.clip_mode == "clamp",
         )
         blocks = separator.stems(reader, downmix, tracks, residual=options.residual, progress=progress)
         if output.two_stems is not None:
@@ -111,7 +117,7 @@ def write_stems(
                 spool = stack.enter_context(_Spool(paths[0].parent))
                 peak = spool.take(blocks)
                 gain, blocks = rescaling_gain(peak, form.bit_depth), spool.blocks(progress)
-            clipped = encode(blocks, paths, reader.channels, form, gain)
+            clipped = encode(blocks, paths, form, gain)
         return StemSummary(
             seconds=downmix.source_samples / reader.sample_rate,
             sample_rate=reader.sample_rate,
