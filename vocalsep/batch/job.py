@@ -33,11 +33,11 @@ from vocalsep.batch.record import (
     describe_stem,
     difference,
     read_record,
-    temporary,
 )
 from vocalsep.errors import AudioError, OutputError, VocalsepError, WeightsError, one_line, printable, reason
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
+from vocalsep.separation.encode import part_path
 
 if TYPE_CHECKING:
     from vocalsep.f0.tracks import F0Tracks
@@ -144,11 +144,11 @@ def check(job: Job, options: JobOptions) -> Result | None:
     Nothing is written.
     """
     try:
-        if not job.source.is_file():
+        if not os.path.isfile(job.source):  # noqa: PTH113 (False for a name that no file can have)
             raise AudioError(f"{printable(job.source)}: no such file; expected an audio file")
         if options.overwrite:
             return None
-        record, interrupted = read_record(job.record), read_record(temporary(job.record))
+        record, interrupted = read_record(job.record), read_record(part_path(job.record))
         unlike = "exists, and no separation.json lists it"
         if record is not None:
             unlike = difference(record, job.source, options.setup)
@@ -169,7 +169,7 @@ def check(job: Job, options: JobOptions) -> Result | None:
                 "folder, or overwrite the files in this one",
                 parameter="overwrite",
             )
-    except (VocalsepError, OSError, ValueError) as error:  # ValueError: a path with a zero byte
+    except (VocalsepError, OSError) as error:
         return failure(job.source, error)
     return None
 
@@ -185,7 +185,7 @@ def separate(job: Job, options: JobOptions, separator: Separator, progress: Prog
     from vocalsep.separation.files import write_stems
 
     described = describe_input(job.source)
-    partial = {name: temporary(path) for name, path in job.targets.items()}
+    partial = {name: part_path(path) for name, path in job.targets.items()}
     f0s, adaptation = options.f0s, None
     try:
         for path in (*job.targets.values(), job.record):
@@ -231,20 +231,20 @@ def _adapt(
 
 def _commit(job: Job, record: Record) -> None:
     """Put complete stems and their record into place; see the module."""
-    part = temporary(job.record)
+    part = part_path(job.record)
     new = _new(job)
     new.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
     new.replace(part)  # an older one may still list stems in place, so it is never half-written
     job.record.unlink(missing_ok=True)
     for target in job.targets.values():
-        temporary(target).replace(target)
+        part_path(target).replace(target)
     part.replace(job.record)
 
 
 def remove_temporary(job: Job, *, done: bool = False) -> None:
     """Remove the temporary files of a recording; if it is done, also a record that was never put into place."""
-    paths = [temporary(target) for target in job.targets.values()] + [_new(job)]
-    for path in [*paths, temporary(job.record)] if done else paths:
+    paths = [part_path(target) for target in job.targets.values()] + [_new(job)]
+    for path in [*paths, part_path(job.record)] if done else paths:
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

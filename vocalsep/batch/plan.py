@@ -77,9 +77,10 @@ def make_plan(
     plan = Plan()
     jobs: dict[tuple[str, Path], Job] = {}
     for path in map(Path, paths):
-        sources = _audio_in(path, out, recursive, plan.unreadable) if path.is_dir() else [path]
+        is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
+        sources = _audio_in(path, out, recursive, plan.unreadable) if is_folder else [path]
         for source in sources:
-            job = _job(source, source.parent.relative_to(path) if path.is_dir() else Path(), out, stems, output)
+            job = _job(source, source.parent.relative_to(path) if is_folder else Path(), out, stems, output)
             jobs.setdefault((real_path(source), job.record), job)  # a recording named twice is one
     plan.jobs.extend(jobs.values())
     _check_collisions(plan.jobs)

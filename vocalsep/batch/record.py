@@ -43,11 +43,6 @@ _MAX_BYTES = 1 << 20  # a record has about a thousand
 Record = Mapping[str, Any]
 
 
-def temporary(path: Path) -> Path:
-    """Return the hidden name under which a file is written before it is put into place."""
-    return path.with_name(f".{path.name}.part")
-
-
 def read_record(path: Path) -> Record | None:
     """Return the record in a file; None if there is none or it is damaged."""
     try:

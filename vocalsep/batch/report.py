@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from vocalsep.batch.job import Result
-from vocalsep.batch.record import temporary
 from vocalsep.errors import OutputError, printable, reason
+from vocalsep.separation.encode import part_path
 
 NAME = "report.json"
 """Name of the report inside the output folder."""
@@ -91,7 +91,7 @@ def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result
             for result in results
         ],
     }
-    part = temporary(path)
+    part = part_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(report, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ class Display(Monitor):
         """Show a bar: by seconds of audio, or by recordings if several are separated at a time."""
         from tqdm import tqdm
 
-        # disable=None shows no bar if stderr is not a terminal.
-        self._bar = tqdm(total=1, leave=False, bar_format=_BAR, disable=None, smoothing=0)
+        # None shows no bar if stderr is not a terminal; without any stderr tqdm would fail.
+        self._bar = tqdm(total=1, leave=False, bar_format=_BAR, disable=None if sys.stderr else True, smoothing=0)
         if not self._bar.disable:
             by_seconds = self._batch.processes == 1 and self._batch.batch.ray is None
             self._amounts = {job.source: _seconds(job.source) if by_seconds else 1.0 for job in jobs}
