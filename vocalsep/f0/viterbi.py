@@ -1,8 +1,9 @@
-"""Most likely paths through state sequences whose transitions reach only a few states up or down.
+"""Viterbi decoding: the most likely path through states or candidates, frame by frame.
 
-Viterbi, A. (1967), "Error bounds for convolutional codes and an asymptotically optimum decoding algorithm".
-With transitions limited to a band of +-width states the step from one frame to the next costs
-O(states * width) and is one vectorised maximum, for all sequences of a batch at once.
+References
+----------
+A. Viterbi, "Error bounds for convolutional codes and an asymptotically optimum decoding algorithm", IEEE Trans.
+Information Theory, 1967.
 """
 
 from __future__ import annotations
@@ -10,23 +11,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 4096  # frames whose costs of transition are worked out at once
+_BLOCK = 4096  # frames whose transition costs are in memory at once
 
 
 def decode(log_likelihood: NDArray[np.floating], log_transition: NDArray[np.floating]) -> NDArray[np.int64]:
     """Return the most likely path of states: argmax over paths s of sum_t L[t, s_t] + B[s_t - s_{t-1}].
 
+    A frame costs O(states * width) and is one vectorised maximum for all sequences of a batch.
+
     Parameters
     ----------
-    log_likelihood
-        L, shape (..., frames, states). -inf marks states that cannot be taken.
-    log_transition
-        B, shape (2 * width + 1,): log weight of a step by -width ... +width states. Longer steps are impossible.
+    log_likelihood : ndarray, shape (..., frames, states)
+        L; -inf marks states that cannot be taken.
+    log_transition : ndarray, shape (2 * width + 1,)
+        B, the log weight of a step by -width ... +width states. Longer steps are impossible.
 
     Returns
     -------
-    ndarray
-        Shape (..., frames), the state of each frame.
+    ndarray of int, shape (..., frames)
+        State of each frame.
 
     Examples
     --------
@@ -41,7 +44,7 @@ def decode(log_likelihood: NDArray[np.floating], log_transition: NDArray[np.floa
     steps = np.zeros((frames, *score.shape), dtype=np.int16)
     padded = np.full((len(flat), states + 2 * width), -np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1, axis=1)
-    # Window offset o of state s is the state s + o - width before, so the step taken is width - o.
+    # Offset o in the window of state s means the previous state s + o - width, a step of width - o.
     weights = np.asarray(log_transition, dtype=np.float64)[::-1]
     for frame in range(1, frames):
         padded[:, width : width + states] = score
@@ -57,75 +60,6 @@ def decode(log_likelihood: NDArray[np.floating], log_transition: NDArray[np.floa
     return path.reshape(log_likelihood.shape[:-1])
 
 
-def decode_with_rests(
-    log_ratio: NDArray[np.floating],
-    log_transition: NDArray[np.floating],
-    *,
-    onset_cost: float,
-    offset_cost: float,
-    leap_cost: float,
-) -> NDArray[np.int64]:
-    """Return the most likely path through states and rests.
-
-    Beside the steps of `decode`, a path may rest (score 0 a frame), start in any state after a rest, and leap from
-    any state to any other, each at a fixed cost: a note starts, ends, or gives way to the next. A frame still costs
-    O(states * width), since the best state to leap or stop from is the same for all.
-
-    Parameters
-    ----------
-    log_ratio
-        Log-likelihood of each state over that of a rest, shape (voices, frames, states).
-    log_transition
-        Log weight of a step by -width ... +width states, shape (2 * width + 1,).
-    onset_cost, offset_cost, leap_cost
-        What leaving a rest, entering one, and a leap take off the score.
-
-    Returns
-    -------
-    ndarray
-        Shape (voices, frames), the state of each frame, -1 for a rest.
-
-    Examples
-    --------
-    >>> ratio = np.array([[[-2.0, -2.0], [2.0, -1.0], [2.0, -1.0], [-1.0, 3.0]]])
-    >>> decode_with_rests(ratio, np.zeros(1), onset_cost=1, offset_cost=1, leap_cost=1)
-    array([[-1,  0,  0,  1]])
-    """
-    voices, frames, states = log_ratio.shape
-    width = len(log_transition) // 2
-    rows, own = np.arange(voices), np.arange(states)
-    score, rest = np.array(log_ratio[:, 0], dtype=np.float32), np.zeros(voices, dtype=np.float32)
-    origin = np.zeros((frames, voices, states), dtype=np.int16)
-    rest_origin = np.zeros((frames, voices), dtype=np.int16)
-    padded = np.full((voices, states + 2 * width), -np.inf, dtype=np.float32)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * width + 1, axis=1)
-    weights = np.asarray(log_transition, dtype=np.float32)[::-1]
-    for frame in range(1, frames):
-        padded[:, width : width + states] = score
-        candidates = windows + weights
-        offset = candidates.argmax(axis=-1)
-        stepped = np.take_along_axis(candidates, offset[..., None], axis=-1)[..., 0]
-        top = score.argmax(axis=-1)
-        top_score = score[rows, top]
-        # A leap and an onset reach every state alike, so they compete once for each voice.
-        leaps = top_score - leap_cost > rest - onset_cost
-        jump = np.where(leaps, top_score - leap_cost, rest - onset_cost)
-        jumped = jump[:, None] > stepped
-        origin[frame] = np.where(jumped, np.where(leaps, top, -1)[:, None], offset - width + own)
-        stops = top_score - offset_cost > rest
-        rest_origin[frame] = np.where(stops, top, -1)
-        rest = np.where(stops, top_score - offset_cost, rest)
-        score = np.where(jumped, jump[:, None], stepped) + log_ratio[:, frame]
-        # Relative to the rest: sums over an hour would round nats away.
-        score, rest = score - rest[:, None], np.zeros_like(rest)
-    path = np.empty((voices, frames), dtype=np.int64)
-    path[:, -1] = np.where(score.max(axis=-1) > rest, score.argmax(axis=-1), -1)
-    for frame in range(frames - 1, 0, -1):
-        state = path[:, frame]
-        path[:, frame - 1] = np.where(state >= 0, origin[frame, rows, np.maximum(state, 0)], rest_origin[frame])
-    return path
-
-
 def decode_candidates(
     log_ratio: NDArray[np.floating],
     position: NDArray[np.floating],
@@ -135,25 +69,25 @@ def decode_candidates(
     onset_cost: float,
     offset_cost: float,
 ) -> NDArray[np.int64]:
-    """Return the most likely path through a few candidates a frame, and rests.
+    """Return the most likely path through a few candidates in each frame, and rests.
 
     Parameters
     ----------
-    log_ratio
-        Log-likelihood of each candidate over that of a rest, shape (voices, frames, candidates); -inf = none.
-    position
-        Of each candidate, in semitones, same shape.
-    step_cost
-        What a step of a semitone between two frames takes off the score.
-    leap_cost
-        What a step takes off at most.
-    onset_cost, offset_cost
-        What leaving a rest and entering one take off.
+    log_ratio : ndarray, shape (voices, frames, candidates)
+        Log-likelihood of each candidate over that of a rest; -inf where there is no candidate.
+    position : ndarray, shape (voices, frames, candidates)
+        Pitch of each candidate in semitones.
+    step_cost : float
+        Cost of a step of one semitone between two frames. All costs are subtracted from the log-likelihood.
+    leap_cost : float
+        Largest cost of a step.
+    onset_cost, offset_cost : float
+        Costs of leaving a rest and of entering one.
 
     Returns
     -------
-    ndarray
-        Shape (voices, frames), the candidate of each frame, -1 for a rest.
+    ndarray of int, shape (voices, frames)
+        Candidate of each frame, -1 for a rest.
 
     Examples
     --------
@@ -181,7 +115,7 @@ def decode_candidates(
             origin[frame] = source
             gain[:, 1:] = score[frame]
             best = total.max(axis=-1) + gain
-            # Against the rest: the sum over an hour would leave single precision no digits for nats.
+            # Relative to the rest, because the sum over an hour would be too large for single precision.
             best -= best[:, :1]
     path = np.empty((voices, frames), dtype=np.int64)
     path[:, -1] = best.argmax(axis=-1)

@@ -1,14 +1,14 @@
-"""What the estimator sees of a voice: the mixture at the voice's own harmonics, and who else is there.
+"""Input of the estimator: the mixture as seen through the f0 of each voice, and the overlap with other voices.
 
-Every voice looks at the mixture through its own f0, so one network serves any voice and any number of voices:
+The features of a voice are relative to its own f0, so one network serves any voice and any number of voices:
 
-* the mixture's log-magnitude at k f0 and half-way between harmonics;
-* overlap: for each harmonic, the power that other voices would leave in it, and the share of this voice, if all
-  sang alike with 12 dB per octave of roll-off;
-* the mixture's log-mel spectrum, log2 f0, and whether the voice is voiced.
+* log-power of the mixture at k f0, and half-way between harmonics;
+* overlap: for each harmonic, the power that the other voices would leave in it, and the share of this voice, if all
+  voices had the same spectrum with a roll-off of 12 dB per octave;
+* log-mel spectrum of the mixture, log2 f0, and a voiced flag.
 
-Levels are relative to the mixture's around the frame (half a second), which is given too, so that the network need
-not learn loudness.
+Levels are relative to the mean level of the mixture within half a second, which is a feature too, so that the network
+need not learn loudness.
 """
 
 from __future__ import annotations
@@ -22,38 +22,41 @@ from torch import Tensor
 from vocalsep.dsp.stft import WINDOW_SECONDS, StftGrid, mel_bands, power
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
-N_HARMONICS = 60
-"""Harmonics a voice looks at: all below 8 kHz for f0 from 130 Hz on."""
-N_BETWEEN = 20
-"""Gaps between harmonics a voice looks at."""
-N_MELS = 64
-_FLOOR = 1e-10  # of power in a bin, -100 dB: some 50 dB below a choir whose peak is full scale
-_COMB_EXPONENT = -4.0  # of power over harmonic number: 12 dB per octave
-_BEYOND = -14.0  # log power of harmonics beyond 8 kHz, relative to the mixture: as good as nothing, -60 dB
-_LOBE_BINS = 0.8
-"""Standard deviation of the lobe of a harmonic, in bins of the window (0.55 for a tone that stands still)."""
-_REFERENCE_F0 = 220.0
-"""Hz in the middle of a choir's range, where log2 f0 is 0."""
 LEVEL_REACH = 15
-"""Frames either side (a quarter of a second) over which the mixture's level is averaged."""
+"""Frames on each side (a quarter of a second) over which the level of the mixture is averaged."""
+_FLOOR = 1e-10  # power of a bin, -100 dB: some 50 dB below a choir whose peak is full scale
+_ROLL_OFF = -4.0  # exponent of power over harmonic number: 12 dB per octave
+_BEYOND = -14.0  # log power, relative to the mixture, of harmonics above 8 kHz: -60 dB, next to nothing
+_LOBE_BINS = 0.8  # standard deviation of a lobe in bins of the window; 0.55 if f0 stands still, more for glides
+_REFERENCE_F0 = 220.0  # Hz, in the middle of the range of a choir; its log2 counts as 0
 
 
 class Features(NamedTuple):
     """Input of the estimator."""
 
     values: Tensor
-    """Shape (..., voices, frames, features)."""
+    """Features, shape (..., voices, frames, features)."""
     log_level: Tensor
     """Natural log of the mixture's smoothed amplitude, shape (..., 1, frames)."""
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """How many numbers `extract` gives; it is part of a network's configuration."""
+    """Numbers of features, part of a network's configuration.
 
-    n_harmonics: int = N_HARMONICS
-    n_between: int = N_BETWEEN
-    n_mels: int = N_MELS
+    Parameters
+    ----------
+    n_harmonics : int
+        Harmonics of each voice; 60 are all below 8 kHz for f0 above 130 Hz.
+    n_between : int
+        Gaps between harmonics.
+    n_mels : int
+        Bands of the log-mel spectrum.
+    """
+
+    n_harmonics: int = 60
+    n_between: int = 20
+    n_mels: int = 64
 
     @property
     def size(self) -> int:
@@ -66,12 +69,12 @@ def extract(mixture: Tensor, f0: Tensor, layout: FeatureLayout) -> Features:
 
     Parameters
     ----------
-    mixture
-        Shape (..., samples) at 16 kHz.
-    f0
-        Hz, shape (..., voices, frames), 0 = unvoiced; frames = 1 + samples // 256.
-    layout
-        Numbers of harmonics and bands.
+    mixture : Tensor, shape (..., samples)
+        Mixture at 16 kHz.
+    f0 : Tensor, shape (..., voices, frames)
+        F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
+    layout : FeatureLayout
+        Numbers of features.
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
     spectrum = power(mixture, grid).transpose(-1, -2)  # (..., frames, bins)
@@ -120,16 +123,22 @@ def _sample(log_spectrum: Tensor, frequency: Tensor, grid: StftGrid) -> Tensor:
 
 
 def _overlap(f0: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what others leave in a harmonic (log, bounded) and this voice's share, (..., voices, frames, k)."""
+    """Return the overlap with other voices at the harmonics k = `number` of each voice.
+
+    Returns
+    -------
+    others, share : Tensor, shape (..., voices, frames, harmonics)
+        Log of the power of the other voices relative to this voice, scaled, and this voice's share of the power.
+    """
     own_frequency = f0[..., :, None, :, None] * number  # (..., v, 1, frames, k)
     other = torch.where(f0 > 0, f0, torch.inf)[..., None, :, :, None]  # (..., 1, u, frames, 1)
     nearest = torch.round(own_frequency / other).clamp_min(1)
     distance = torch.where(other < torch.inf, own_frequency - nearest * other, torch.inf)
-    # A Gaussian for the squared main lobe of the window, somewhat wider for glides and jitter.
+    # A Gaussian stands for the squared main lobe of the window.
     bins = distance * WINDOW_SECONDS
-    leak = torch.exp(-0.5 * (bins / _LOBE_BINS) ** 2) * nearest**_COMB_EXPONENT  # (..., v, u, frames, k)
+    leak = torch.exp(-0.5 * (bins / _LOBE_BINS) ** 2) * nearest**_ROLL_OFF  # (..., v, u, frames, k)
     voices = f0.shape[-2]
     leak = leak * (1 - torch.eye(voices, device=f0.device, dtype=f0.dtype))[:, :, None, None]
     total = leak.sum(dim=-3)
-    own = number**_COMB_EXPONENT
+    own = number**_ROLL_OFF
     return torch.log(total / own + 1e-3) / 7.0, own / (own + total)

@@ -1,7 +1,7 @@
-"""Soft masks: the share of every voice in each bin, and stems cut with them out of the recording.
+"""Soft masks: the share of every voice in each bin, and stems cut out of the recording with them.
 
-The mask of a voice is its expected power over that of all voices (Wiener filter). Masks add up to 1 in every bin,
-so the stems add up to the recording.
+The mask of a voice is its expected power over that of all voices (a Wiener filter). Masks add up to 1 in every bin, so
+the stems add up to the recording.
 """
 
 from __future__ import annotations
@@ -11,23 +11,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vocalsep.dsp.chunks import chunks
 from vocalsep.dsp.stft import InverseStft, StftGrid, stft
 
-_FLOOR = 1e-14  # of power, far below 16-bit noise (-140 dB): where nothing is expected masks are equal
+_FLOOR = 1e-14  # power (-140 dB, far below 16-bit noise) added to every voice, so that masks of silence are equal
+_CUT_FRAMES = 128  # frames (2 s) whose masks are in memory at once
+_HOLD_FRAMES = 10  # 160 ms before and after a note: its consonants and breaths belong to the voice
+_FADE_FRAMES = 5
 
 
 def soft_masks(power: Tensor) -> Tensor:
-    """Return each voice's share of the power.
+    """Return the share of each voice in the power of all voices.
 
     Parameters
     ----------
-    power
-        Expected power, shape (..., voices, frequency bins, frames).
+    power : Tensor, shape (..., voices, frequency bins, frames)
+        Expected power.
 
     Returns
     -------
-    Tensor
-        In [0, 1], same shape; the sum over voices is 1.
+    Tensor, shape (..., voices, frequency bins, frames)
+        Masks in [0, 1]; their sum over voices is 1.
 
     Examples
     --------
@@ -38,71 +42,65 @@ def soft_masks(power: Tensor) -> Tensor:
     return floored / floored.sum(dim=-3, keepdim=True)
 
 
-_CUT_FRAMES = 128  # frames (2 s) whose masks are in memory at once
-
-
 def cut(waveform: Tensor, grid: StftGrid, n_voices: int, power: Callable[[int, int], Tensor]) -> Tensor:
-    """Return the stems that soft masks cut out of a mono recording, made block by block.
+    """Return the stems that soft masks cut out of a mono recording.
 
     Parameters
     ----------
-    waveform
-        Shape (samples,).
-    grid
-        Of the masks.
-    n_voices
+    waveform : Tensor, shape (samples,)
+        The recording.
+    grid : StftGrid
+        Frames and bins of the masks.
+    n_voices : int
         Number of stems.
-    power
-        From first and last frame of a block to expected power, shape (voices, frequency bins, last - first).
+    power : callable
+        `power(first, last)` returns the expected power in frames first ... last - 1, shape (voices, frequency bins,
+        frames).
 
     Returns
     -------
-    Tensor
-        Shape (voices, samples); the stems add up to the recording.
+    Tensor, shape (voices, samples)
+        Stems; they add up to the recording.
     """
     inverse = InverseStft(grid, (n_voices, len(waveform)), waveform.device)
-    frames = grid.n_frames(len(waveform))
-    for first in range(0, frames, _CUT_FRAMES):
-        last = min(first + _CUT_FRAMES, frames)
+    for first, last, *_ in chunks(grid.n_frames(len(waveform)), _CUT_FRAMES):
         inverse.add(soft_masks(power(first, last)) * stft(waveform, grid, first, last), first)
     return inverse.result()
 
 
-_HOLD_FRAMES = 10  # 160 ms either side: consonants and breaths between notes belong to the voices
-_FADE_FRAMES = 5
-
-
 def near_notes(f0: Tensor, reach: int = _HOLD_FRAMES) -> Tensor:
-    """Return 1 where a voice sings or is no more than `reach` frames from a note of its own, else 0.
+    """Return 1 where a voice sings or is within `reach` frames of one of its notes, else 0.
 
     Parameters
     ----------
-    f0
-        Hz, shape (voices, frames), 0 = unvoiced.
-    reach
-        Frames: 160 ms unless told.
+    f0 : Tensor, shape (voices, frames)
+        F0 in Hz, 0 = unvoiced.
+    reach : int
+        Frames before and after a note; 160 ms by default.
 
     Returns
     -------
-    Tensor
-        Shape (voices, frames).
+    Tensor, shape (voices, frames)
+        0 or 1.
     """
-    sung = (f0 > 0).to(f0.dtype)
-    return torch.nn.functional.max_pool1d(sung, 2 * reach + 1, stride=1, padding=reach)
+    voiced = (f0 > 0).to(f0.dtype)
+    return torch.nn.functional.max_pool1d(voiced, 2 * reach + 1, stride=1, padding=reach)
 
 
 def residual_gate(f0: Tensor) -> Tensor:
-    """Return in which frames the voices own the sound: 1 where one sings, 0 where none does, with short fades.
+    """Return the gain of the stems in each frame: 1 near notes of any voice, 0 elsewhere, with short fades.
+
+    The rest of the recording, with the gain 1 - gate, is the residual.
 
     Parameters
     ----------
-    f0
-        Hz, shape (voices, frames), 0 = unvoiced.
+    f0 : Tensor, shape (voices, frames)
+        F0 in Hz, 0 = unvoiced.
 
     Returns
     -------
-    Tensor
-        In [0, 1], shape (frames,).
+    Tensor, shape (frames,)
+        Gain in [0, 1].
     """
     held = near_notes(f0).amax(dim=0)[None, None]
     faded = torch.nn.functional.avg_pool1d(

@@ -1,13 +1,16 @@
 r"""The all-pole vocal-tract filter in terms of its line spectral frequencies (LSFs).
 
-An all-pole filter 1/A(z) of even order p is given by p frequencies 0 < w_1 < ... < w_p < pi: the angles of the
-roots of P(z) = A(z) + z^-(p+1) A(1/z) (odd i, besides the root at z = -1) and of Q(z) = A(z) - z^-(p+1) A(1/z)
-(even i, besides the root at z = 1), since A = (P + Q) / 2. Any such set is a stable filter, so an estimator needs
-no constraint but their order. Both P and Q have roots on the unit circle only, hence, with no polynomial at all,
+An all-pole filter 1/A(z) of even order p is defined by p frequencies 0 < w_1 < ... < w_p < pi: the angles of the roots
+of P(z) = A(z) + z^-(p+1) A(1/z) (odd i, without the root at z = -1) and of Q(z) = A(z) - z^-(p+1) A(1/z) (even i,
+without the root at z = 1), with A = (P + Q) / 2. Any such set is a stable filter, so an estimator only has to keep them
+in order. All roots of P and Q lie on the unit circle, so the response needs no polynomial:
 
     |A(e^jw)|^2 = 2^p [ cos^2(w/2) prod_{i odd} (cos w - cos w_i)^2 + sin^2(w/2) prod_{i even} (cos w - cos w_i)^2 ].
 
-F. Itakura (1975), "Line spectrum representation of linear predictor coefficients of speech signals".
+References
+----------
+F. Itakura, "Line spectrum representation of linear predictor coefficients of speech signals", J. Acoust. Soc. Am.,
+1975.
 """
 
 from __future__ import annotations
@@ -25,19 +28,19 @@ def log_magnitude(lsf: Tensor, omega: Tensor) -> Tensor:
 
     Parameters
     ----------
-    lsf
-        Line spectral frequencies in rad, shape (..., order), increasing, order even.
-    omega
-        Frequencies w in rad, shape (..., points); leading axes broadcast with those of `lsf`.
+    lsf : Tensor, shape (..., order)
+        Line spectral frequencies in rad, increasing; the order is even.
+    omega : Tensor, shape (..., points)
+        Frequencies w in rad; leading axes broadcast with those of `lsf`.
 
     Returns
     -------
-    Tensor
-        Shape (..., points).
+    Tensor, shape (..., points)
+        Natural log of the magnitude.
 
     Examples
     --------
-    LSFs equally spaced over (0, pi) make no filter at all.
+    LSFs equally spaced over (0, pi) make a flat response:
 
     >>> flat = torch.arange(1, 5, dtype=torch.float64) * math.pi / 5
     >>> bool(log_magnitude(flat, torch.tensor([0.1, 1.0, 3.0])).abs().max() < 1e-6)
@@ -53,19 +56,19 @@ def log_magnitude(lsf: Tensor, omega: Tensor) -> Tensor:
 
 
 def lsf_from_logits(logits: Tensor, min_spacing: float) -> Tensor:
-    """Return ordered LSFs from unconstrained numbers: softmax spacings, accumulated.
+    """Return LSFs from unconstrained numbers: the cumulative sum of their softmax, scaled to (0, pi).
 
     Parameters
     ----------
-    logits
-        Shape (..., order + 1): the spacings from 0 over the LSFs to pi.
-    min_spacing
-        Least distance between two neighbours in rad; it bounds how sharp a resonance can be.
+    logits : Tensor, shape (..., order + 1)
+        Logits of the spacings from 0 through the LSFs to pi.
+    min_spacing : float
+        Least distance between two neighbours in rad; it bounds the sharpness of resonances.
 
     Returns
     -------
-    Tensor
-        Shape (..., order), increasing, in (0, pi).
+    Tensor, shape (..., order)
+        LSFs in (0, pi), increasing.
     """
     parts = logits.shape[-1]
     spacing = min_spacing + (math.pi - parts * min_spacing) * torch.softmax(logits, dim=-1)
@@ -79,17 +82,17 @@ def lsf_from_resonances(frequency: Tensor, bandwidth: Tensor, real_pole: Tensor,
 
     Parameters
     ----------
-    frequency, bandwidth
-        F_i and B_i in Hz, shape (..., resonances).
-    real_pole
-        r in [0, 1), shape (...): the larger, the less treble.
-    sample_rate
+    frequency, bandwidth : Tensor, shape (..., resonances)
+        F_i and B_i in Hz.
+    real_pole : Tensor, shape (...)
+        r in [0, 1); a larger one lowers the treble.
+    sample_rate : float
         fs in Hz.
 
     Returns
     -------
-    Tensor
-        Shape (..., 2 resonances + 2), increasing, in double precision.
+    Tensor, shape (..., 2 * resonances + 2)
+        LSFs in rad, increasing, in double precision.
     """
     radius = torch.exp(-math.pi * bandwidth.double() / sample_rate)
     middle = -2 * radius * torch.cos(2 * math.pi * frequency.double() / sample_rate)
@@ -98,7 +101,7 @@ def lsf_from_resonances(frequency: Tensor, bandwidth: Tensor, real_pole: Tensor,
     a = torch.nn.functional.pad(middle.new_ones(*middle.shape[:-1], 1), (0, 2 * middle.shape[-1] + 1))
     for index in range(middle.shape[-1]):
         a = a + middle[..., index : index + 1] * a.roll(1, -1) + last[..., index : index + 1] * a.roll(2, -1)
-    # Division by 1 + z^-1 and 1 - z^-1 takes the roots of P and Q on the real axis away.
+    # Division by 1 + z^-1 and 1 - z^-1 removes the real roots of P and Q.
     sign = torch.ones_like(a)
     sign[..., 1::2] = -1
     p = sign * torch.cumsum(sign * (a + a.flip(-1)), dim=-1)

@@ -12,7 +12,7 @@ from vocalsep.dsp.stft import mel_points
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 GLOTTAL_CORNER = 200.0
-"""Hz above which the glottal source falls by 6 dB per octave (as in US)."""
+"""Frequency in Hz above which the glottal source falls by 6 dB per octave (as in US)."""
 
 
 def glottal_roll_off(frequency: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def glottal_roll_off(frequency: Tensor) -> Tensor:
 
 
 def harmonic_count(f0: Tensor, nyquist: float) -> int:
-    """Return how many harmonics of the lowest voiced f0 lie below `nyquist` Hz (at least 1)."""
+    """Return the number of harmonics of the lowest voiced f0 below `nyquist` Hz (at least 1)."""
     voiced = f0[f0 > 0]
     return max(1, math.ceil(nyquist / float(voiced.min())) - 1) if voiced.numel() else 1
 
@@ -33,26 +33,26 @@ def noise_points(n_points: int) -> Tensor:
 
 
 def interpolate(values: Tensor, points: Tensor, frequency: Tensor) -> Tensor:
-    """Interpolate linearly from one set of frequencies to another; outside it the first or last value holds.
+    """Interpolate linearly between frequencies; beyond the outer points the first or last value holds.
 
     Parameters
     ----------
-    values
-        Shape (..., points).
-    points
-        Hz, increasing, shape (points,).
-    frequency
-        Hz, shape (bins,).
+    values : Tensor, shape (..., points)
+        Values at `points`.
+    points : Tensor, shape (points,)
+        Frequencies in Hz, increasing.
+    frequency : Tensor, shape (bins,)
+        Frequencies in Hz to interpolate to.
 
     Returns
     -------
-    Tensor
-        Shape (..., bins).
+    Tensor, shape (..., bins)
+        Values at `frequency`.
     """
     points, frequency = points.to(values), frequency.to(values)
     right = torch.searchsorted(points, frequency).clamp(1, len(points) - 1)
     weight = ((frequency - points[right - 1]) / (points[right] - points[right - 1])).clamp(0, 1)
-    # As a matrix the interpolation and its gradient are one product.
+    # As a matrix, the interpolation and its gradient are one product each.
     columns = torch.arange(len(frequency), device=values.device)
     matrix = values.new_zeros(len(points), len(frequency))
     matrix[right - 1, columns] = 1 - weight

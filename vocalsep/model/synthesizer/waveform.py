@@ -1,7 +1,7 @@
 """The waveform of source-filter voices: an oscillator for each harmonic, and noise, through the same filter.
 
-The spectrogram of what this renders is, in the mean, that of `render`; both are differentiable in gain, filter and
-noise. It makes the examples and synthetic singing; separation itself needs only the expected spectrogram.
+On average, the spectrogram of this waveform is the expected one of `spectrogram`; both are differentiable in gain,
+filter and noise. Examples and synthetic singing are made here; separation needs only the expected spectrogram.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vocalsep.model.synthesizer.spectrogram import harmonic_log_amplitude, noise
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 _NOISE_WINDOW = 0.032
-"""Seconds of the window in which the noise is filtered: two hops."""
+"""Length in seconds of the window in which the noise is filtered: two hops."""
 _BLOCK = 16
-"""Frames whose harmonics are rendered at once: few enough for a processor's cache."""
+"""Frames whose harmonics are rendered at once: they fit into the cache of a processor."""
 
 
 def synthesize(
@@ -34,19 +34,19 @@ def synthesize(
 
     Parameters
     ----------
-    parameters
-        Of the voices.
-    sample_rate
-        Hz of the result; above 8 kHz voices go on as `render.ENVELOPE_TOP` says.
-    samples
-        Length of the result; up to the last frame by default.
-    generator
+    parameters : VoiceParameters
+        Parameters of the voices.
+    sample_rate : int
+        Sample rate of the result in Hz; for frequencies above 8 kHz see `spectrogram.ENVELOPE_TOP`.
+    samples : int, optional
+        Length of the result; by default it ends at the last frame.
+    generator : torch.Generator, optional
         Source of the noise.
 
     Returns
     -------
-    Tensor
-        Shape (..., voices, samples).
+    Tensor, shape (..., voices, samples)
+        Waveforms.
     """
     grid = StftGrid.of_duration(sample_rate, _NOISE_WINDOW)
     length = round((parameters.n_frames - 1) * grid.hop_length) if samples is None else samples
@@ -54,9 +54,9 @@ def synthesize(
 
 
 def harmonic_waveform(parameters: VoiceParameters, grid: StftGrid, samples: int) -> Tensor:
-    """Render the harmonics, shape (..., voices, samples); amplitudes go linearly from frame to frame.
+    """Render the harmonics, shape (..., voices, samples), with amplitudes linear between frames.
 
-    A note fades in over the frame before it and out over the frame behind it. All harmonics start in phase.
+    A note fades in over the frame before it and out over the frame after it. All harmonics start in phase.
     """
     hop = grid.hop_length
     position = torch.arange(samples, device=parameters.f0.device, dtype=torch.float64) / hop
@@ -67,7 +67,7 @@ def harmonic_waveform(parameters: VoiceParameters, grid: StftGrid, samples: int)
     f0 = _held(parameters.f0)
     frequency = f0[..., left] * (1 - weight) + f0[..., right] * weight
     phase = torch.cumsum(frequency.double() * (2 * math.pi / grid.sample_rate), dim=-1)
-    # The whole turns go before single precision comes.
+    # Whole turns are removed in double precision: after an hour single precision has no digits left for the phase.
     turn = torch.remainder(phase, 2 * math.pi).to(parameters.f0.dtype)
     blocks = []
     for first in range(0, parameters.n_frames, _BLOCK):
@@ -82,20 +82,20 @@ def harmonic_waveform(parameters: VoiceParameters, grid: StftGrid, samples: int)
 def _harmonic_block(
     parameters: VoiceParameters, nyquist: float, first: int, turn: Tensor, left: Tensor, weight: Tensor
 ) -> Tensor:
-    """Render the harmonics of the samples that lie in the frames from `first` on.
+    """Render the harmonics of the samples in the frames from `first` on.
 
     Parameters
     ----------
-    parameters
-        Of all frames.
-    nyquist
+    parameters : VoiceParameters
+        Parameters of all frames.
+    nyquist : float
         Half the sample rate in Hz.
-    first
+    first : int
         First frame.
-    turn
-        Phase of the fundamental in rad, shape (..., voices, samples).
-    left, weight
-        Frame left of each sample, counted from `first`, and weight of the frame right of it, shape (samples,).
+    turn : Tensor, shape (..., voices, samples)
+        Phase of the fundamental in rad.
+    left, weight : Tensor, shape (samples,)
+        Frame before each sample, counted from `first`, and weight of the frame after it.
     """
     last = min(first + _BLOCK + 1, parameters.n_frames)
     f0 = parameters.f0[..., first:last]
@@ -129,12 +129,12 @@ def noise_waveform(
 
 
 def _held(f0: Tensor) -> Tensor:
-    """Return f0 with unvoiced frames at the f0 of the voiced frame before (or else behind) them."""
+    """Return f0 with unvoiced frames at the f0 of the last voiced frame before (or else after) them."""
     frames = f0.shape[-1]
     index = torch.arange(frames, device=f0.device).expand(f0.shape)
     last = torch.where(f0 > 0, index, -1).cummax(dim=-1).values
     following = torch.where(f0 > 0, index, frames).flip(-1).cummin(dim=-1).values.flip(-1)
-    # The frame just before a note glides with it; a rest keeps what was sung.
+    # The frame just before a note glides with it; other frames of a rest keep the f0 of the last note.
     begins = (following - index == 1) | (last < 0)
     source = torch.where(begins, following, last).clamp(0, frames - 1)
     return torch.gather(f0, -1, source)
