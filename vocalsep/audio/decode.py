@@ -1,8 +1,10 @@
-"""Decode audio files: with libsndfile those it made its name with, with FFmpeg (through PyAV) everything else.
+"""Decode audio files, with libsndfile (through soundfile) or FFmpeg (through PyAV).
 
-A file's first bytes decide, never its name. Both libraries are asked for the header (`open_file`), and for the samples
-from the start (`OpenFile.decode`), as often as needed. FFmpeg guesses what a file is; only containers of sound and
-video are allowed to it, because it would open the files and addresses that a playlist names.
+libsndfile decodes wav, flac, ogg, aiff and their relatives, FFmpeg all other files. The first bytes of a file decide,
+not its name. `open_file` reads the header; `OpenFile.decode` yields the samples from the start, as often as needed.
+
+FFmpeg finds out by itself what a file is. It may only open containers of sound and video: it would take a text for a
+playlist, and open the files and addresses in it.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import numpy as np
@@ -24,44 +24,8 @@ _RATE_PER_CHANNEL = 96_000  # bit/s of mp3 and m4a
 _MAX_BITS = 6  # of a sample in AAC
 _SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float32": "FLOAT"}
 _BYTES = {"16": 2, "24": 3, "float32": 4}  # of a sample in a wav file
-_CODECS = {"mp3": ("libmp3lame", "mp3"), "m4a": ("aac", "ipod")}  # FFmpeg's names of encoder and container
-
-
-class Encoder(Protocol):
-    """A file that is being encoded."""
-
-    clipped: int
-    """Samples beyond full scale that had to be clipped so far."""
-
-    def write(self, block: Float32) -> None:
-        """Append samples of shape (channels, n)."""
-
-    def close(self) -> None:
-        """Complete the file."""
-
-    def discard(self) -> None:
-        """Close the file, which may be incomplete."""
-
-
-def open_encoder(
-    path: Path,
-    audio_format: str,
-    sample_rate: int,
-    channels: int,
-    bit_depth: str,
-    tags: Mapping[str, str],
-    samples: int | None,
-) -> Encoder:
-    """Create a file in one of `vocalsep.options.FORMATS`, or overwrite it.
-
-    Parameters
-    ----------
-    samples : int, optional
-        Samples in each channel that are going to be written, where that is known.
-    """
-    if audio_format in _CODECS:
-        return _FfmpegEncoder(path, audio_format, sample_rate, channels, tags)
-    return _SndfileEncoder(path, audio_format, sample_rate, channels, bit_depth, tags, samples)
+FFMPEG_CODECS = {"mp3": ("libmp3lame", "mp3"), "m4a": ("aac", "ipod")}
+"""FFmpeg's names of the encoder and the container of each format that it writes; libsndfile writes the others."""
 
 
 @contextmanager
@@ -78,7 +42,12 @@ def unwritable(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _SndfileEncoder:
+class SndfileEncoder:
+    """A wav, flac or ogg file that is being encoded; a wav file becomes RF64 if its `samples` exceed 4 GB.
+
+    `clipped` counts the samples beyond full scale that had to be clipped.
+    """
+
     def __init__(
         self,
         path: Path,
@@ -103,6 +72,7 @@ class _SndfileEncoder:
                 setattr(self._file, name, text)
 
     def write(self, block: Float32) -> None:
+        """Append samples of shape (channels, n)."""
         self._written += block.shape[1]
         if self._limit is not None and self._written > self._limit:
             raise OSError("wav files of more than 4 GB need to be announced")
@@ -114,6 +84,7 @@ class _SndfileEncoder:
             self._file.write(piece)
 
     def close(self) -> None:
+        """Complete the file."""
         self._file.close()
         # libsndfile does not say that the disk was full when it wrote the last block.
         with soundfile.SoundFile(sndfile_name(self._path)) as sound:
@@ -122,36 +93,44 @@ class _SndfileEncoder:
                 raise OSError("its end is missing")
 
     def discard(self) -> None:
+        """Close the file, which may be incomplete."""
         self._file.close()
 
 
-class _FfmpegEncoder:
+class FfmpegEncoder:
+    """An mp3 or m4a file that is being encoded."""
+
     clipped = 0  # lossy encoders take samples beyond full scale
 
     def __init__(self, path: Path, audio_format: str, sample_rate: int, channels: int, tags: Mapping[str, str]) -> None:
-        codec, container = _CODECS[audio_format]
+        codec, container = FFMPEG_CODECS[audio_format]
         self._rate, self._layout, self._written = sample_rate, "mono" if channels == 1 else "stereo", 0
         # An mp4 file then tells its length to the sample.
         options = {"movie_timescale": str(sample_rate)} if container == "ipod" else {}
         self._file: Any = av.open(f"file:{path}", "w", format=container, container_options=options)
         self._file.metadata.update(tags_of.to_ffmpeg(tags))
-        self._stream = self._file.add_stream(codec, rate=sample_rate, layout=self._layout, format="fltp")
-        self._stream.bit_rate = min(_RATE_PER_CHANNEL, _MAX_BITS * sample_rate) * channels
+        bit_rate = min(_RATE_PER_CHANNEL, _MAX_BITS * sample_rate) * channels
+        self._stream: Any = self._file.add_stream(
+            codec, rate=sample_rate, layout=self._layout, format="fltp", bit_rate=bit_rate
+        )
         self._file.start_encoding()
 
     def write(self, block: Float32) -> None:
+        """Append samples of shape (channels, n)."""
         frame: Any = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
         frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._written
         self._written += block.shape[1]
         self._file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
+        """Complete the file."""
         try:
             self._file.mux(self._stream.encode(None))
         finally:
             self._file.close()
 
     def discard(self) -> None:
+        """Close the file, which may be incomplete."""
         self._file.close()
 
 

@@ -30,8 +30,6 @@ _CAPACITIES: dict[str, tuple[int, range | tuple[int, ...]]] = {
 _DEPTHS = {"PCM_24": "24", "PCM_32": "float32", "FLOAT": "float32", "DOUBLE": "float32"}
 _LOSSLESS = ("pcm_", "flac", "alac", "ape", "wavpack", "tta", "truehd", "mlp")  # beginnings of FFmpeg's codec names
 
-_FULL_SCALE = 1 - 2**-15  # the largest positive 16-bit sample
-
 
 def validate_capacity(audio_format: str, channels: int, sample_rate: int) -> None:
     """Check that a format holds so many channels at so many Hz.
@@ -63,15 +61,3 @@ def ffmpeg_depth(codec: str, sample_format: str) -> str:
     if sample_format.startswith("s32") and not codec.startswith("pcm_s32"):
         return "24"  # FFmpeg stores 24 bits as the highest of 32
     return "float32"
-
-
-def fitting_gain(low: float, high: float, bit_depth: str) -> float:
-    """Return the gain that brings samples from `low` to `high` within full scale; float32 needs none.
-
-    Examples
-    --------
-    >>> round(fitting_gain(-2.0, 0.5, "16"), 3), fitting_gain(-2.0, 0.5, "float32"), fitting_gain(-1.0, 1.0, "16")
-    (0.5, 1.0, 1.0)
-    """
-    peak = max(-low, high)
-    return 1.0 if bit_depth == "float32" or peak <= 1 else _FULL_SCALE / peak

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from vocalsep.audio.decode import FAILURES, cut_short, open_file, unreadable
-from vocalsep.audio.encode import Encoder, open_encoder, unwritable
+from vocalsep.audio.encode import FFMPEG_CODECS, FfmpegEncoder, SndfileEncoder, unwritable
 from vocalsep.audio.formats import validate_capacity
 from vocalsep.audio.waveform import MAX_CHANNELS, Float32, validate_sample_rate, validate_samples
 from vocalsep.errors import AudioError
@@ -166,11 +166,14 @@ class AudioWriter:
         rate = validate_sample_rate(sample_rate)
         validate_capacity(name, channels, rate)
         self._channels = channels
-        self._encoder: Encoder | None = None
+        self._encoder: SndfileEncoder | FfmpegEncoder | None = None
         with unwritable(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("wb").close()  # libsndfile would not say why it cannot be opened
-            self._encoder = open_encoder(self.path, name, rate, channels, bit_depth, tags or {}, samples)
+            if name in FFMPEG_CODECS:
+                self._encoder = FfmpegEncoder(self.path, name, rate, channels, tags or {})
+            else:
+                self._encoder = SndfileEncoder(self.path, name, rate, channels, bit_depth, tags or {}, samples)
         self.clipped = 0
 
     def write(self, block: Float32) -> None:
