@@ -109,27 +109,12 @@ def _fast_length(length: int) -> int:
 
 
 def stft(waveform: Tensor, grid: StftGrid, first: int = 0, last: int | None = None) -> Tensor:
-    """Return the spectrum of a waveform.
-
-    Parameters
-    ----------
-    waveform : Tensor, shape (..., samples)
-        Signal at the sample rate of the grid.
-    grid : StftGrid
-        Frames and bins.
-    first, last : int
-        Frames to compute.
-
-    Returns
-    -------
-    Tensor, shape (..., frequency bins, frames)
-        Complex spectrum.
-    """
+    """Return the complex spectrum, shape (..., frequency bins, frames), of a waveform, shape (..., samples)."""
     return _transform(_frames(waveform, grid, first, last), _hann(grid, waveform), grid)
 
 
 def power(waveform: Tensor, grid: StftGrid, first: int = 0, last: int | None = None) -> Tensor:
-    """Return the power spectrogram of a waveform, shape (..., frequency bins, frames); see `stft`."""
+    """Return the power spectrogram, shape (..., frequency bins, frames), of a waveform, shape (..., samples)."""
     return squared_magnitude(stft(waveform, grid, first, last))
 
 
@@ -150,21 +135,10 @@ def spectrum_and_frequency(
 
     For a sinusoid it is exact in every bin of the main lobe.
 
-    Parameters
-    ----------
-    waveform : Tensor, shape (..., samples)
-        Signal at the sample rate of the grid.
-    grid : StftGrid
-        Frames and bins.
-    first, last : int
-        Frames to compute.
-
     Returns
     -------
-    spectrum : Tensor, shape (..., frequency bins, frames)
-        The result of `stft`.
-    frequency : Tensor, shape (..., frequency bins, frames)
-        Instantaneous frequency in Hz; the frequency of the bin itself where there is silence.
+    spectrum, frequency : Tensor, shape (..., frequency bins, frames)
+        The result of `stft`, and the instantaneous frequency in Hz: that of the bin itself where there is silence.
 
     References
     ----------

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vocalsep.model.features import LEVEL_REACH, FeatureLayout, extract
+from vocalsep.model.features import LEVEL_REACH, FeatureConfig, extract
 from vocalsep.model.synthesizer.all_pole import lsf_from_logits
 from vocalsep.model.synthesizer.parameters import VoiceParameters
 
@@ -21,22 +21,10 @@ MIN_LSF_SPACING = 0.01
 NOISE_OFFSET = -4.0
 """Natural log of the noise, relative to the mixture's level (RMS over bins), where the network says 0."""
 _MAX_LOG = 12.0  # gain and noise stay within e^±12 (104 dB) of the mixture's level
-# Far above any useful size: a checkpoint from elsewhere cannot ask for unbounded memory.
-_LARGEST = {
-    "channels": 1024,
-    "dilations": 256,
-    "kernel_size": 63,
-    "order": 64,
-    "noise_bands": 256,
-    "n_harmonics": 256,
-    "n_between": 256,
-    "n_mels": 256,
-}
-_MAX_BLOCKS = 32
 
 
 @dataclass(frozen=True)
-class EstimatorConfig:
+class EstimatorConfig(FeatureConfig):
     """Configuration of an estimator, stored with its weights.
 
     Parameters
@@ -52,7 +40,7 @@ class EstimatorConfig:
     noise_bands : int
         Number of frequencies at which the noise is estimated; at least 2.
     n_harmonics, n_between, n_mels : int
-        See `features.FeatureLayout`; `n_between` is at most `n_harmonics`.
+        See `features.FeatureConfig`; `n_between` is at most `n_harmonics`.
 
     Raises
     ------
@@ -65,28 +53,18 @@ class EstimatorConfig:
     kernel_size: int = 7
     order: int = 20
     noise_bands: int = 16
-    n_harmonics: int = FeatureLayout.n_harmonics
-    n_between: int = FeatureLayout.n_between
-    n_mels: int = FeatureLayout.n_mels
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dilations, tuple) or not 0 < len(self.dilations) <= _MAX_BLOCKS:
-            raise ValueError(f"dilations must be 1 to {_MAX_BLOCKS} numbers, but got {self.dilations!r:.80}")
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            for number in value if name == "dilations" else (value,):
-                if type(number) is not int or not 0 < number <= largest:
-                    raise ValueError(f"{name} must be a whole number from 1 to {largest}, but got {number!r:.40}")
-        if self.order % 2 or not self.kernel_size % 2 or self.noise_bands < 2 or self.n_between > self.n_harmonics:
-            raise ValueError(
-                "order must be even, kernel_size odd, noise_bands at least 2 and n_between at most n_harmonics, "
-                f"but got {self}"
-            )
-
-    @property
-    def layout(self) -> FeatureLayout:
-        """The features that the network reads."""
-        return FeatureLayout(self.n_harmonics, self.n_between, self.n_mels)
+        if not isinstance(self.dilations, tuple) or not 0 < len(self.dilations) <= 32:
+            raise ValueError("expected dilations: 1 to 32 numbers")
+        sizes = [self.channels, *self.dilations, self.kernel_size, self.order, self.noise_bands]
+        sizes += [self.n_harmonics, self.n_between, self.n_mels]
+        if not all(type(number) is int and 0 < number <= 1024 for number in sizes):
+            raise ValueError("expected whole numbers from 1 to 1024")
+        if self.order % 2 or not self.kernel_size % 2:
+            raise ValueError("expected an even order and an odd kernel_size")
+        if self.noise_bands < 2 or self.n_between > self.n_harmonics:
+            raise ValueError("expected noise_bands from 2 on and n_between of at most n_harmonics")
 
     @property
     def reach(self) -> int:
@@ -132,7 +110,7 @@ class Estimator(nn.Module):
         super().__init__()
         self.config = config or EstimatorConfig()
         width = self.config.channels
-        self.embed = nn.Sequential(nn.Linear(self.config.layout.size, width), nn.LayerNorm(width), nn.GELU())
+        self.embed = nn.Sequential(nn.Linear(self.config.n_features, width), nn.LayerNorm(width), nn.GELU())
         self.blocks = nn.Sequential(
             *(Block(width, self.config.kernel_size, dilation) for dilation in self.config.dilations)
         )
@@ -154,7 +132,7 @@ class Estimator(nn.Module):
         VoiceParameters
             Parameters, with the leading axis batch.
         """
-        features, log_level = extract(mixture, f0, self.config.layout)
+        features, log_level = extract(mixture, f0, self.config)
         y = self.head(self.norm(self.blocks(self.embed(features))))  # (batch, voices, frames, outputs)
         gain, spacings, noise = y.split([1, self.config.order + 1, self.config.noise_bands], dim=-1)
         return VoiceParameters(

@@ -14,7 +14,6 @@ need not learn loudness.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,18 +30,9 @@ _LOBE_BINS = 0.8  # standard deviation of a lobe in bins of the window; 0.55 if 
 _REFERENCE_F0 = 220.0  # Hz, in the middle of the range of a choir; its log2 counts as 0
 
 
-class Features(NamedTuple):
-    """Input of the estimator."""
-
-    values: Tensor
-    """Features, shape (..., voices, frames, features)."""
-    log_level: Tensor
-    """Natural log of the mixture's smoothed amplitude, shape (..., 1, frames)."""
-
-
 @dataclass(frozen=True)
-class FeatureLayout:
-    """Numbers of features, part of a network's configuration.
+class FeatureConfig:
+    """Numbers of features.
 
     Parameters
     ----------
@@ -59,12 +49,12 @@ class FeatureLayout:
     n_mels: int = 64
 
     @property
-    def size(self) -> int:
-        """Length of a feature vector."""
+    def n_features(self) -> int:
+        """Number of features of a voice in a frame."""
         return 3 * self.n_harmonics + self.n_between + self.n_mels + 3
 
 
-def extract(mixture: Tensor, f0: Tensor, layout: FeatureLayout) -> Features:
+def extract(mixture: Tensor, f0: Tensor, config: FeatureConfig) -> tuple[Tensor, Tensor]:
     """Return the features of every voice in every frame.
 
     Parameters
@@ -73,31 +63,31 @@ def extract(mixture: Tensor, f0: Tensor, layout: FeatureLayout) -> Features:
         Mixture at 16 kHz.
     f0 : Tensor, shape (..., voices, frames)
         F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
-    layout : FeatureLayout
+    config : FeatureConfig
         Numbers of features.
+
+    Returns
+    -------
+    features : Tensor, shape (..., voices, frames, features)
+        Input of the estimator.
+    log_level : Tensor, shape (..., 1, frames)
+        Natural log of the mixture's smoothed amplitude.
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
     spectrum = power(mixture, grid).transpose(-1, -2)  # (..., frames, bins)
     log_level = level(spectrum)[..., None, :]  # (..., 1, frames)
     relative = torch.log(spectrum + _FLOOR)[..., None, :, :] - 2 * log_level[..., None]
-    number = torch.arange(1, layout.n_harmonics + 1, device=f0.device, dtype=f0.dtype)
+    number = torch.arange(1, config.n_harmonics + 1, device=f0.device, dtype=f0.dtype)
     at_harmonics = _sample(relative, f0[..., None] * number, grid)
-    between = _sample(relative, f0[..., None] * (number[: layout.n_between] + 0.5), grid)
+    between = _sample(relative, f0[..., None] * (number[: config.n_between] + 0.5), grid)
     others, share = _overlap(f0, number)
-    bands = mel_bands(layout.n_mels, grid, 0.0, MODEL_SAMPLE_RATE / 2).to(spectrum)
+    bands = mel_bands(config.n_mels, grid, 0.0, MODEL_SAMPLE_RATE / 2).to(spectrum)
     log_mel = torch.log(spectrum @ bands.T + _FLOOR)[..., None, :, :] - 2 * log_level[..., None]
     voiced = (f0 > 0).to(f0.dtype)
     pitch = torch.log2(torch.where(f0 > 0, f0, _REFERENCE_F0) / _REFERENCE_F0)
     scalars = torch.stack([voiced, pitch, (log_level + 3.0).expand_as(f0) * 0.3], dim=-1)
-    values = [
-        0.25 * at_harmonics * voiced[..., None],
-        0.25 * between * voiced[..., None],
-        others * voiced[..., None],
-        share * voiced[..., None],
-        0.25 * log_mel.expand(*f0.shape, layout.n_mels),
-        scalars,
-    ]
-    return Features(torch.cat(values, dim=-1), log_level)
+    own = torch.cat([0.25 * at_harmonics, 0.25 * between, others, share], dim=-1) * voiced[..., None]
+    return torch.cat([own, 0.25 * log_mel.expand(*f0.shape, config.n_mels), scalars], dim=-1), log_level
 
 
 def level(spectrum: Tensor) -> Tensor:
@@ -123,13 +113,7 @@ def _sample(log_spectrum: Tensor, frequency: Tensor, grid: StftGrid) -> Tensor:
 
 
 def _overlap(f0: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the overlap with other voices at the harmonics k = `number` of each voice.
-
-    Returns
-    -------
-    others, share : Tensor, shape (..., voices, frames, harmonics)
-        Log of the power of the other voices relative to this voice, scaled, and this voice's share of the power.
-    """
+    """Return the others' power at each harmonic (log, scaled) and the share of the voice, (..., voices, frames, k)."""
     own_frequency = f0[..., :, None, :, None] * number  # (..., v, 1, frames, k)
     other = torch.where(f0 > 0, f0, torch.inf)[..., None, :, :, None]  # (..., 1, u, frames, 1)
     nearest = torch.round(own_frequency / other).clamp_min(1)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +39,7 @@ from vocalsep.model.synthesizer.parameters import VoiceParameters
 from vocalsep.model.synthesizer.spectrogram import harmonic_log_amplitude, noise_power
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
+_GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
 CHUNK_FRAMES = 250
 """Frames fitted at once."""
 CONTEXT_FRAMES = 24
@@ -61,15 +61,6 @@ do not explain. Just before and after its notes a voice keeps all of it, or its 
 _TINY = 1e-12
 
 
-class _Recording(NamedTuple):
-    """Some frames of a recording."""
-
-    power: Tensor
-    """Power spectrogram, shape (frames, bins)."""
-    frequency: Tensor
-    """Instantaneous frequency in Hz, shape (bins, frames)."""
-
-
 def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
     """Return the parameters of voices fitted to a recording.
 
@@ -85,27 +76,13 @@ def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
     VoiceParameters
         Parameters with f0 moved, `log_partials` for all harmonics below 8 kHz, and less noise.
     """
-    grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
+    n_frames = min(parameters.n_frames, _GRID.n_frames(len(waveform)))
     n_harmonics = harmonic_count(parameters.f0, MODEL_SAMPLE_RATE / 2)
     parameters = _with_less_noise(parameters)
     parts = []
-    for chunk in chunks(min(parameters.n_frames, grid.n_frames(len(waveform))), CHUNK_FRAMES, CONTEXT_FRAMES):
-        frames = chunk.low, chunk.high
-        spectrum, frequency = spectrum_and_frequency(waveform, grid, *frames)
-        recording = _Recording(squared_magnitude(spectrum).transpose(-1, -2), frequency)
-        start = torch.exp(2 * harmonic_log_amplitude(parameters, n_harmonics, *frames)).clamp_min(1e-30)
-        noise = noise_power(parameters.frames(*frames), grid).transpose(-1, -2)
-
-        path = f0_path(parameters.f0, *frames)
-        lobes = harmonic_lobes(path, grid, n_harmonics, frequency)
-        for _ in range(_F0_ROUNDS):
-            path = _with_moved_f0(path, lobes, lobes.fill(start).add_(noise), recording)
-            lobes = harmonic_lobes(path, grid, n_harmonics, frequency)
-        log_partials = 0.5 * torch.log(_fitted_amplitudes(start, lobes, noise, recording) / start)
-
-        part = parameters.frames(*frames)
-        part = replace(part, f0=path.centre * (part.f0 > 0), log_partials=log_partials)
-        parts.append(part.frames(chunk.inner.start, chunk.inner.stop))
+    for chunk in chunks(n_frames, CHUNK_FRAMES, CONTEXT_FRAMES):
+        fitted = _fit_chunk(parameters, waveform, n_harmonics, chunk.low, chunk.high)
+        parts.append(fitted.frames(chunk.inner.start, chunk.inner.stop))
     return VoiceParameters.joined(parts)
 
 
@@ -115,54 +92,60 @@ def _with_less_noise(parameters: VoiceParameters) -> VoiceParameters:
     return replace(parameters, log_noise=parameters.log_noise + change[..., None])
 
 
-def _with_moved_f0(path: F0Path, lobes: Lobes, power: Tensor, recording: _Recording) -> F0Path:
-    """Return the path with f0 moved towards the frequencies of the recording at its harmonics.
+def _fit_chunk(
+    parameters: VoiceParameters, waveform: Tensor, n_harmonics: int, first: int, last: int
+) -> VoiceParameters:
+    """Return the parameters of frames first ... last - 1, fitted."""
+    spectrum, frequency = spectrum_and_frequency(waveform, _GRID, first, last)
+    target = squared_magnitude(spectrum).T  # (frames, bins)
+    noise = noise_power(parameters.frames(first, last), _GRID).transpose(-1, -2)  # (voices, frames, bins)
+    # Squared amplitudes, (voices, frames, harmonics).
+    start = torch.exp(2 * harmonic_log_amplitude(parameters, n_harmonics, first, last)).clamp_min(1e-30)
 
-    A bin weighs by the share of the voice in it, by the nearness of its frequency to the harmonic, and by loudness.
+    path = f0_path(parameters.f0, first, last)
+    lobes = harmonic_lobes(path, _GRID, n_harmonics, frequency)
+    for _ in range(_F0_ROUNDS):
+        # A bin counts by the voice's share of it and by its magnitude.
+        weight = soft_masks(lobes.fill(start).add_(noise)).square_().mul_((target * lobes.power).sqrt_())
+        path = _with_moved_f0(path, lobes.number, weight, frequency)
+        lobes = harmonic_lobes(path, _GRID, n_harmonics, frequency)
+    log_partials = 0.5 * torch.log(_fitted_amplitudes(start, lobes, noise, target) / start)
+
+    part = parameters.frames(first, last)
+    return replace(part, f0=path.centre * (part.f0 > 0), log_partials=log_partials)
+
+
+def _with_moved_f0(path: F0Path, number: Tensor, weight: Tensor, frequency: Tensor) -> F0Path:
+    """Return the path with f0 moved to where the phase of the recording turns at the frequencies of the harmonics.
 
     Parameters
     ----------
     path : F0Path, shape (voices, frames)
         Movement of f0.
-    lobes : Lobes, shape (voices, frames, bins)
-        Lobes of its harmonics.
-    power : Tensor, shape (voices, frames, bins)
-        Expected power of the voices.
-    recording : _Recording
-        The recording in these frames.
+    number, weight : Tensor, shape (voices, frames, bins)
+        Number k of the harmonic in each bin, and its weight, to be lowered by its distance from `frequency`.
+    frequency : Tensor, shape (bins, frames)
+        Instantaneous frequency of the recording in Hz.
     """
-    frequency = lobes.number * path.centre[..., None]
-    distance = recording.frequency.T - frequency
-    weight = (distance / frequency.mul_(_F0_JITTER).add_(_F0_WIDTH)).square_().mul_(-0.5).exp_()
-    weight.mul_(soft_masks(power).square_()).mul_((recording.power * lobes.power).sqrt_())
-    weight.mul_(lobes.number <= _F0_HARMONICS).mul_(lobes.number)
-    pull = _smoothed((weight * distance).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
-    hold = _smoothed((weight * lobes.number).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
+    harmonic = number * path.centre[..., None]
+    distance = frequency.T - harmonic
+    near = (distance / harmonic.mul_(_F0_JITTER).add_(_F0_WIDTH)).square_().mul_(-0.5).exp_()
+    weight_k = near.mul_(weight).mul_(number <= _F0_HARMONICS).mul_(number)  # w_k k
+    pull = _smoothed((weight_k * distance).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
+    hold = _smoothed((weight_k * number).sum(dim=-1, keepdim=True), _F0_FRAMES)[..., 0]
     bound = _F0_MAX_STEP * path.centre
     return path._replace(centre=path.centre + torch.maximum(torch.minimum(pull / (hold + 1e-9), bound), -bound))
 
 
-def _fitted_amplitudes(start: Tensor, lobes: Lobes, noise: Tensor, recording: _Recording) -> Tensor:
-    """Return squared amplitudes, shape (voices, frames, harmonics), a few steps closer to the recording than `start`.
-
-    Parameters
-    ----------
-    start : Tensor, shape (voices, frames, harmonics)
-        Squared amplitudes of the harmonics.
-    lobes : Lobes, shape (voices, frames, bins)
-        Lobes of the harmonics.
-    noise : Tensor, shape (voices, frames, bins)
-        Expected power of the noise of each voice.
-    recording : _Recording
-        The recording in these frames.
-    """
+def _fitted_amplitudes(start: Tensor, lobes: Lobes, noise: Tensor, target: Tensor) -> Tensor:
+    """Return squared amplitudes, shape (voices, frames, harmonics), closer to the power `target` than `start`."""
 
     def sum_of_lobes(power: Tensor) -> Tensor:
         return _smoothed(torch.zeros_like(start).scatter_add_(-1, lobes.column, power), _AMPLITUDE_FRAMES)
 
     amplitude2, weight = start, sum_of_lobes(lobes.power)
     for _ in range(_AMPLITUDE_STEPS):
-        ratio = recording.power / lobes.fill(amplitude2).add_(noise).sum(dim=0).add_(_TINY)
+        ratio = target / lobes.fill(amplitude2).add_(noise).sum(dim=0).add_(_TINY)
         factor = (sum_of_lobes(lobes.power * ratio) + _TINY) / (weight + _TINY)
         amplitude2 = amplitude2 * factor.clamp_(1 / _AMPLITUDE_MAX_STEP, _AMPLITUDE_MAX_STEP) ** _AMPLITUDE_EXPONENT
     return amplitude2

@@ -116,20 +116,3 @@ def _upper_angles(coefficients: Tensor) -> Tensor:
     companion[..., 0, :] = -coefficients[..., 1:] / coefficients[..., :1]
     angles: Tensor = torch.linalg.eigvals(companion).angle()
     return angles.sort(dim=-1).values[..., order // 2 :]
-
-
-def polynomial(lsf: Tensor) -> Tensor:
-    """Return the coefficients 1, a_1, ..., a_p of A(z), shape (..., order + 1), for filters in the time domain."""
-    p = _product(lsf[..., 0::2], torch.tensor([1.0, 1.0], dtype=lsf.dtype, device=lsf.device))
-    q = _product(lsf[..., 1::2], torch.tensor([1.0, -1.0], dtype=lsf.dtype, device=lsf.device))
-    return ((p + q) / 2)[..., :-1]  # the highest terms cancel
-
-
-def _product(angles: Tensor, start: Tensor) -> Tensor:
-    """Multiply `start` by 1 - 2 cos(w_i) z^-1 + z^-2 for each angle."""
-    result = start.expand(*angles.shape[:-1], 2)
-    for index in range(angles.shape[-1]):
-        middle = -2 * torch.cos(angles[..., index : index + 1])
-        padded = torch.nn.functional.pad(result, (0, 2))
-        result = padded + middle * padded.roll(1, -1) + padded.roll(2, -1)
-    return result
