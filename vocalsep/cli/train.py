@@ -15,17 +15,7 @@ from vocalsep.cli.options import complete_weights, device_option, path_type, sin
 if TYPE_CHECKING:
     from vocalsep.training.trainer import Trainer
 
-_TRAINING = (
-    "init",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "bfloat16",
-    "validate_every",
-    "patience",
-    "held_out",
-    "seed",
-)
+_TRAINING = ("init", "steps", "batch_size", "learning_rate", "bfloat16", "held_out", "seed")
 _GROUPS = {"Training": _TRAINING, "Output": ("out", "resume")}
 
 
@@ -35,7 +25,7 @@ def train() -> None:
 
 
 def _run_options(
-    out: str, init: str, batch_size: int, learning_rate: float, validate_every: int
+    out: str, init: str, batch_size: int, learning_rate: float
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that adds the options of a training run, with its defaults."""
     number = partial(click.option, show_default=True)
@@ -50,7 +40,6 @@ def _run_options(
         number("--steps", default=2000, help="Number of training steps."),
         number("--batch-size", default=batch_size, help="Excerpts of 4 s per step."),
         number("--learning-rate", default=learning_rate, help="Largest learning rate."),
-        number("--validate-every", default=validate_every, help="Steps between validations."),
         number("--held-out", default=0.1, help="Fraction at the end of each recording that is kept for validation."),
         number("--seed", default=0, help="Random seed."),
         click.option("--resume", is_flag=True, help="Continue the run in the output folder."),
@@ -82,8 +71,7 @@ def _run_options(
     show_default=True,
     help="Fraction of the mixtures of --singers whose f0 gets the errors of a tracker.",
 )
-@click.option("--patience", default=8, show_default=True, help="Validations without a lower loss before it stops.")
-@_run_options("runs/estimator", "default", 4, 1e-3, 100)
+@_run_options("runs/estimator", "default", 4, 1e-3)
 def estimator(
     folder: Path | None,
     singers: tuple[str, ...],
@@ -91,13 +79,11 @@ def estimator(
     voices: str | None,
     stems: bool,
     f0_errors: float,
-    patience: int,
     out: Path,
     init: str | None,
     steps: int,
     batch_size: int,
     learning_rate: float,
-    validate_every: int,
     held_out: float,
     seed: int,
     resume: bool,
@@ -127,7 +113,7 @@ def estimator(
     if stems and not singers:
         raise OptionError("stems can be targets only if there are single singers", parameter="stems")
     data = EstimatorData(folder, guides, voices, singers, f0_errors, held_out)
-    options = TrainingOptions(steps, batch_size, learning_rate, seed, validate_every, patience)
+    options = TrainingOptions(steps, batch_size, learning_rate, seed=seed)
     found = resolve_device(device)
     _check_run(out, resume)
     click.echo("Tracking f0 ...", err=True)
@@ -157,7 +143,7 @@ def estimator(
     show_default=True,
     help="Precision of the convolutions; bfloat16 takes half the time on processors that support it.",
 )
-@_run_options("runs/tracker", "tracker", 8, 2e-3, 200)
+@_run_options("runs/tracker", "tracker", 8, 2e-3)
 def tracker(
     singers: tuple[str, ...],
     synthetic: int,
@@ -168,7 +154,6 @@ def tracker(
     steps: int,
     batch_size: int,
     learning_rate: float,
-    validate_every: int,
     held_out: float,
     seed: int,
     resume: bool,
@@ -196,7 +181,7 @@ def tracker(
     from vocalsep.weights import load_network
 
     data = TrackerData(singers, synthetic, chorales, held_out, seed)
-    options = TrainingOptions(steps, batch_size, learning_rate, seed, validate_every, patience=steps)
+    options = TrainingOptions(steps, batch_size, learning_rate, seed=seed, validate_every=200, patience=steps)
     found = resolve_device(device)
     _check_run(out, resume)
     click.echo("Tracking f0 and synthesising ...", err=True)

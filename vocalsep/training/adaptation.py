@@ -152,15 +152,7 @@ def separated(separator: Separator, downmix: Downmix, tracks: F0Tracks) -> Take:
 
 
 class RemixSource:
-    """Excerpts of recordings whose stems are equalised and mixed again.
-
-    Parameters
-    ----------
-    takes : sequence of Take
-        Stems of the recordings.
-    frames : int
-        Frames of an excerpt.
-    """
+    """Excerpts of `frames` frames of recordings whose stems are equalised and mixed again."""
 
     def __init__(self, takes: Sequence[Take], frames: int) -> None:
         self.takes = takes
@@ -177,12 +169,7 @@ class RemixSource:
 
 
 def split(takes: Sequence[Take]) -> tuple[RemixSource, list[Batch]]:
-    """Return a source of excerpts to train on, and the blocks that are held back, spread over the recordings.
-
-    Parameters
-    ----------
-    takes : sequence of Take
-        Stems of the recordings.
+    """Return a source of excerpts of stems to train on, and the blocks that are held back, spread over the takes.
 
     Raises
     ------

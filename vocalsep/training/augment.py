@@ -21,17 +21,7 @@ _CEPSTRUM_CUT = 0.0016  # seconds of quefrency that form the spectral envelope: 
 
 
 def shift_by_resampling(waveform: Float32, tracks: F0Tracks, semitones: float) -> tuple[Float32, F0Tracks]:
-    """Transpose a recording and its f0 tracks, with formants and tempo, like a tape played faster.
-
-    Parameters
-    ----------
-    waveform : ndarray, shape (samples,)
-        The recording.
-    tracks : F0Tracks
-        F0 of its voices.
-    semitones : float
-        Interval; positive is up.
-    """
+    """Transpose a recording of shape (samples,) and its f0 tracks, with formants and tempo, like a tape."""
     if semitones == 0:
         return waveform, tracks
     ratio = 2 ** (semitones / 12)
@@ -44,16 +34,10 @@ def shift_by_resampling(waveform: Float32, tracks: F0Tracks, semitones: float) -
 
 
 def shift_formants(waveform: Tensor, ratio: float) -> Tensor:
-    """Stretch the spectral envelope of a voice and leave its harmonics in place.
+    """Multiply the formants of voices, shape (..., samples), by a factor and leave their harmonics in place.
 
-    The low quefrencies of the spectrum form the envelope. Each frame is filtered by envelope(f / ratio) / envelope(f).
-
-    Parameters
-    ----------
-    waveform : Tensor, shape (..., samples)
-        A voice.
-    ratio : float
-        Factor on the frequencies of the formants; above 1 for a shorter vocal tract.
+    The low quefrencies of the spectrum form the envelope. Each frame is filtered by
+    envelope(f / ratio) / envelope(f); a ratio above 1 stands for a shorter vocal tract.
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE, window=0.064)
     spectrum = stft(waveform, grid).transpose(-1, -2)  # (..., frames, bins)
@@ -70,16 +54,9 @@ def shift_formants(waveform: Tensor, ratio: float) -> Tensor:
 
 
 def equalise(waveform: Tensor, rng: Generator, strength_db: float = 6.0) -> Tensor:
-    """Filter each waveform by a smooth random curve: normally distributed gains at 8 mel-spaced frequencies.
+    """Filter waveforms of shape (..., samples), each with its own smooth random curve.
 
-    Parameters
-    ----------
-    waveform : Tensor, shape (..., samples)
-        Waveforms.
-    rng : Generator
-        Random generator.
-    strength_db : float
-        Standard deviation of the gains in dB.
+    The gains at 8 mel-spaced frequencies are normally distributed, with a standard deviation of `strength_db`.
     """
     samples = waveform.shape[-1]
     spectrum = torch.fft.rfft(waveform)

@@ -50,14 +50,7 @@ class Source(Protocol):
 
 
 class MixtureSource:
-    """Excerpts of recordings of choirs.
-
-    Parameters
-    ----------
-    takes : sequence of Take
-        Recordings with the f0 of their voices. A batch comes from recordings with one number of voices.
-    frames : int
-        Frames of an excerpt; shorter takes are left out.
+    """Excerpts of recordings of choirs; takes shorter than an excerpt of `frames` frames are left out.
 
     Raises
     ------
@@ -72,7 +65,7 @@ class MixtureSource:
             raise too_short(frames)
 
     def draw(self, rng: Generator, size: int) -> Batch:
-        """Return `size` random excerpts."""
+        """Return `size` random excerpts of recordings with one number of voices."""
         voices = len(self.takes[choose(rng, [take.n_frames for take in self.takes])].f0)
         alike = [take for take in self.takes if len(take.f0) == voices]
         lengths = [take.n_frames for take in alike]
@@ -183,15 +176,7 @@ class SingerSource:
 
 
 class MixedSource:
-    """Batches from one of two sources, chosen at random.
-
-    Parameters
-    ----------
-    first, second : Source
-        The sources.
-    share : float
-        Probability of the first.
-    """
+    """Batches from one of two sources; `share` is the probability of the first."""
 
     def __init__(self, first: Source, second: Source, share: float) -> None:
         self.first, self.second, self.share = first, second, share

@@ -23,15 +23,7 @@ _GHOST_FMIN, _GHOST_FMAX = 100.0, 500.0  # Hz
 
 
 def with_errors(f0: Float32, rng: Generator) -> Float32:
-    """Return f0 tracks with random errors.
-
-    Parameters
-    ----------
-    f0 : ndarray, shape (voices, frames)
-        True f0 in Hz, 0 = unvoiced.
-    rng : Generator
-        Random generator.
-    """
+    """Return f0 in Hz, shape (voices, frames), with random errors."""
     wrong = np.stack([_moved_borders(_detuned(row, rng), rng) for row in f0.astype(np.float64)])
     frames = f0.shape[1]
     for row in wrong:

@@ -38,19 +38,10 @@ def loss_grids() -> tuple[StftGrid, ...]:
 
 
 def spectral_distance(expected_power: Tensor, target_power: Tensor) -> Tensor:
-    """Return the distance between two power spectrograms: L1 of magnitudes plus L1 of log-magnitudes.
+    """Return the distance between power spectrograms of shape (batch, frequency bins, frames), mean over the batch.
 
-    Magnitudes are relative to the mean of the target, so the loudness of the target has no influence.
-
-    Parameters
-    ----------
-    expected_power, target_power : Tensor, shape (batch, frequency bins, frames)
-        Power spectrograms.
-
-    Returns
-    -------
-    Tensor, shape ()
-        Mean over the batch.
+    It is the L1 norm of magnitudes plus that of log-magnitudes. Magnitudes are relative to the mean of the target, so
+    the loudness of the target has no influence.
     """
     target = target_power.sqrt()
     mean = target.mean(dim=(-1, -2), keepdim=True).clamp_min(1e-8)
@@ -62,14 +53,9 @@ def spectral_distance(expected_power: Tensor, target_power: Tensor) -> Tensor:
 
 
 def mixture_loss(parameters: VoiceParameters, mixture: Tensor) -> Tensor:
-    """Return the unsupervised loss, a multi-resolution spectral distance (US, section III).
+    """Return the unsupervised loss for mixtures of shape (batch, samples) at 16 kHz.
 
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Parameters of the voices, with a leading batch axis.
-    mixture : Tensor, shape (batch, samples)
-        Mixtures at 16 kHz.
+    It is the multi-resolution spectral distance of US (section III).
     """
     grids = loss_grids()
     distances = [
@@ -80,16 +66,9 @@ def mixture_loss(parameters: VoiceParameters, mixture: Tensor) -> Tensor:
 
 
 def stem_loss(parameters: VoiceParameters, mixture: Tensor, stems: Tensor) -> Tensor:
-    """Return the supervised loss: the distortion of the masked mixture, plus the spectral distance of each voice.
+    """Return the supervised loss for mixtures of shape (batch, samples) and stems of shape (batch, voices, samples).
 
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Parameters of the voices, with a leading batch axis.
-    mixture : Tensor, shape (batch, samples)
-        Mixtures at 16 kHz.
-    stems : Tensor, shape (batch, voices, samples)
-        Their stems.
+    It is the distortion of the masked mixture, plus the spectral distance between each voice and its stem.
     """
     grid = loss_grids()[0]
     frequency = instantaneous_frequency(mixture, grid)[..., ::_STEP]
@@ -103,12 +82,7 @@ def stem_loss(parameters: VoiceParameters, mixture: Tensor, stems: Tensor) -> Te
 def distortion(error: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
     """Return the mean log ratio between the energies of error and stem, over segments of about 1 s.
 
-    Parameters
-    ----------
-    error, target : Tensor, shape (batch, voices, frequency bins, frames)
-        Spectra of the error and of the stem.
-    mixture : Tensor, shape (batch, frequency bins, frames)
-        Spectrum of the mixture.
+    The spectra have the shape (batch, voices, frequency bins, frames), that of the mixture has no axis of voices.
     """
     length = max(1, error.shape[-1] // _SEGMENTS)
 

@@ -32,27 +32,9 @@ def sing(
     seconds: float,
     text: Sequence[Syllable] | None = None,
 ) -> Take:
-    """Return a take of a part.
+    """Return a take of a part, with an RMS of 0.05 to 0.1 in its voiced frames.
 
-    Parameters
-    ----------
-    notes : sequence of ScoreNote
-        Notes of the part, in order.
-    singer : Singer
-        Singer or section.
-    tempo : float
-        Beats per minute.
-    rng : Generator
-        Random generator.
-    seconds : float
-        Length of the take in seconds.
-    text : sequence of Syllable, optional
-        Text; see `random_text`. Random by default.
-
-    Returns
-    -------
-    Take
-        The RMS of its voiced frames is 0.05 to 0.1.
+    The tempo is in beats per minute; without a text, the text is random.
     """
     samples = round(seconds * MODEL_SAMPLE_RATE)
     frames = samples // HOP_LENGTH + 1

@@ -73,19 +73,12 @@ def transposed_pieces(pieces: Sequence[Piece], semitones: float, frames: int) ->
 
 
 def split_takes(takes: Sequence[Take], held_out: float) -> tuple[list[Take], list[Take]]:
-    """Return takes without their ends, for training, and the ends, for validation.
-
-    Parameters
-    ----------
-    takes : sequence of Take
-        Recordings.
-    held_out : float
-        Fraction of each take to cut off, above 0 and at most 0.5.
+    """Return takes without their ends, for training, and the ends, a fraction `held_out` of each, for validation.
 
     Raises
     ------
     OptionError
-        If the fraction is out of range.
+        If the fraction is not above 0 and at most 0.5.
     """
     if not 0 < held_out <= 0.5:
         raise OptionError(f"held_out is {held_out}; expected a number above 0 and at most 0.5", parameter="held_out")
@@ -119,12 +112,9 @@ def choose(rng: Generator, weights: Sequence[float]) -> int:
 
 
 def section_f0(f0: NDArray[np.floating]) -> Float32:
-    """Return the f0 of a section, shape (frames,): the geometric mean of its singers if at least half of them sing.
+    """Return the f0 of a section, shape (frames,), of singers with f0 of shape (singers, frames).
 
-    Parameters
-    ----------
-    f0 : ndarray, shape (singers, frames)
-        F0 in Hz, 0 = unvoiced.
+    It is the geometric mean of those who sing, or 0 if fewer than half of the singers sing.
     """
     singing = (f0 > 0).sum(axis=0)
     mean = np.log(np.where(f0 > 0, f0, 1)).sum(axis=0) / np.maximum(singing, 1)

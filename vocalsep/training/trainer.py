@@ -24,6 +24,7 @@ from vocalsep.training.data import Source
 from vocalsep.training.learner import Learner, Loss, mean_loss
 
 _WARM_UP = 100  # steps
+_WEIGHT_DECAY = 1e-2  # of matrices
 _STATE = "state.safetensors"
 
 
@@ -39,8 +40,6 @@ class TrainingOptions:
         Excerpts per step.
     learning_rate : float
         Learning rate after the warm-up.
-    weight_decay : float
-        Decoupled weight decay of matrices.
     average : float
         Decay of the running mean of the weights, which is validated and kept.
     seed : int
@@ -61,7 +60,6 @@ class TrainingOptions:
     steps: int = 2000
     batch_size: int = 4
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
     average: float = 0.998
     seed: int = 0
     validate_every: int = 100
@@ -122,7 +120,7 @@ class Trainer:
         matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
         vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
         optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": options.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            [{"params": matrices, "weight_decay": _WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
             lr=options.learning_rate,
         )
         self.learner = Learner(network, loss, optimizer, options.average)
@@ -136,18 +134,10 @@ class Trainer:
         """Checkpoint folder of the best weights."""
         return self.folder / "best"
 
-    def run(self, *, report: Callable[[str], None] = lambda _: None, quiet: bool = False) -> TrainingProgress:
-        """Train to the last step, or until validation stops improving.
-
-        Parameters
-        ----------
-        report : callable
-            Receives a line of text at each validation.
-        quiet : bool
-            Show no progress bar; there is none either if stderr is no terminal.
-        """
+    def run(self, report: Callable[[str], None] = lambda _: None) -> TrainingProgress:
+        """Train to the last step, or until validation stops improving; `report` receives a line per validation."""
         options, progress = self.options, self.progress
-        with tqdm(total=options.steps, initial=progress.step, unit="step", disable=quiet or None) as bar:
+        with tqdm(total=options.steps, initial=progress.step, unit="step", disable=None) as bar:
             while progress.step < options.steps and not self._stalled():
                 started = time.perf_counter()
                 for group in self.learner.optimizer.param_groups:
