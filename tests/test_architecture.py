@@ -12,7 +12,7 @@ FLOORS = (
     ("voices", "device"),
     ("options", "dsp"),
     ("audio",),
-    ("f0.tracks", "f0.csv", "f0.midi", "f0.notes", "f0.plot", "f0.grid"),
+    ("f0.tracks", "f0.csv", "f0.midi", "f0.notes", "f0.plot", "f0.grid", "f0.resampling"),
     ("weights",),
     ("model", "f0"),
     ("separation",),

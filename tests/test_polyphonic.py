@@ -12,7 +12,7 @@ from vocalsep.audio import read
 from vocalsep.audio.downmix import Downmix
 from vocalsep.dsp.units import hz_to_cents
 from vocalsep.errors import AudioError, OptionError, VoicesError, WeightsError
-from vocalsep.evaluation.metrics import f0_f_measure
+from vocalsep.evaluation.f0_metrics import f_measure
 from vocalsep.f0.network import Logits, Tracker, TrackerConfig, describe, harmonic_stack, normalised
 from vocalsep.f0.polyphonic import Candidates, decode, find_candidates, peaks, track
 from vocalsep.f0.tracks import F0Tracks
@@ -291,7 +291,7 @@ class TestBundledWeights:
         true = F0Tracks.from_csv(EXAMPLES / "chorale_f0.csv")
         tracks = track_polyphonic(np.stack([waveform[0], waveform[0]]), sample_rate)
         frames = min(true.n_frames, tracks.n_frames)
-        measure = f0_f_measure(true.frequencies[:, :frames], tracks.frequencies[:, :frames])
+        measure = f_measure(true.frequencies[:, :frames], tracks.frequencies[:, :frames])
         assert measure.min() > 0.85
         assert tracks.confidence[:, :frames][true.voiced[:, :frames]].mean() > 0.7
 
@@ -300,7 +300,7 @@ class TestBundledWeights:
         names = {"S": "soprano", "A": "alto", "T": "tenor", "B": "bass"}
         stems = [read(data / "csd" / "locus_iste" / f"{names[part]}.flac").waveform for part in parts]
         tracks = track_polyphonic(np.sum(stems, axis=0), 16000, voices)
-        measure = f0_f_measure(f0_from_stems(stems).frequencies, tracks.frequencies)
+        measure = f_measure(f0_from_stems(stems).frequencies, tracks.frequencies)
         assert measure.mean() > 0.85
         assert measure.min() > 0.75
 
