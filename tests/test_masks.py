@@ -1,13 +1,14 @@
-"""Soft masks and the gate of the residual."""
+"""Soft masks, stems cut with them, and the gate of the residual."""
 
 import pytest
 import torch
 
-from vocalsep.model.masks import residual_gate, soft_masks
+from vocalsep.dsp.stft import StftGrid
+from vocalsep.model.masks import cut, near_notes, residual_gate, soft_masks
 
 
 def powers(*shape: int, decades: float = 12) -> torch.Tensor:
-    """Return powers that range over many decades, as spectra do."""
+    """Return powers over many decades, as in spectra."""
     return 10 ** (decades * (torch.rand(*shape, generator=torch.Generator().manual_seed(0)) - 1))
 
 
@@ -23,7 +24,7 @@ class TestSoftMasks:
         masks = soft_masks(torch.tensor([4.0, 1.0, 0.0])[:, None, None] * 1e-6)
         assert masks.flatten().tolist() == pytest.approx([0.8, 0.2, 0.0], abs=1e-6)
 
-    def test_where_nothing_is_expected_shares_are_equal(self):
+    def test_shares_of_silence_are_equal(self):
         power = powers(5, 30, 20, decades=4)
         power[:, :, 7] = 0
         masks = soft_masks(power)
@@ -34,9 +35,20 @@ class TestSoftMasks:
         power = powers(3, 30, 20, decades=3)
         assert (soft_masks(power) - soft_masks(1e-4 * power)).abs().max() < 1e-5
 
-    def test_permuted_voices_have_permuted_masks(self):
-        power, order = powers(4, 30, 20), [2, 0, 3, 1]
-        assert torch.allclose(soft_masks(power[order]), soft_masks(power)[order], atol=1e-7)
+
+@pytest.mark.parametrize("samples", [100, 60_000])
+def test_stems_add_up_to_the_recording(samples):
+    waveform = torch.rand(samples, generator=torch.Generator().manual_seed(0)) - 0.5
+    grid = StftGrid.of_duration()
+    expected = powers(3, grid.n_bins, grid.n_frames(samples))
+    stems = cut(waveform, grid, 3, lambda first, last: expected[..., first:last])
+    assert (stems.sum(dim=0) - waveform).abs().max() < 1e-5
+
+
+def test_near_notes_reach_both_ways():
+    f0 = torch.zeros(1, 10)
+    f0[0, 4] = 220.0
+    assert near_notes(f0, 2).tolist() == [[0, 0, 1, 1, 1, 1, 1, 0, 0, 0]]
 
 
 class TestResidualGate:
