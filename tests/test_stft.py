@@ -1,4 +1,4 @@
-"""The STFT: exact inverse, levels, positions of frames, blocks, instantaneous frequency, parity with SciPy and PyTorch."""
+"""The STFT: exact inverse, levels, positions of frames, instantaneous frequency, parity with SciPy and PyTorch."""
 
 import math
 from itertools import pairwise

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import signal
 
-from vocalsep.dsp.stft import StftGrid, power
 from vocalsep.audio.downmix import Downmix
+from vocalsep.dsp.stft import StftGrid, power
 from vocalsep.dsp.units import hz_to_cents
 from vocalsep.f0 import monophonic
 from vocalsep.f0.crepe import Crepe

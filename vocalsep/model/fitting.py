@@ -1,6 +1,6 @@
 """Fit the parameters of voices to the recording itself, frame by frame.
 
-The network knows what voices like these sound like; the recording says more. From the network's parameters,
+The network estimates parameters that are typical of such voices; the recording itself says more. So
 
 1. f0 moves by a few cents to where the phase of the recording turns at the frequencies of the harmonics. With f_k the
    instantaneous frequency at harmonic k and w_k its weight, least squares give

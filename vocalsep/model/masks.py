@@ -69,38 +69,16 @@ def cut(waveform: Tensor, grid: StftGrid, n_voices: int, power: Callable[[int, i
 
 
 def near_notes(f0: Tensor, reach: int = _HOLD_FRAMES) -> Tensor:
-    """Return 1 where a voice sings or is within `reach` frames of one of its notes, else 0.
-
-    Parameters
-    ----------
-    f0 : Tensor, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    reach : int
-        Frames before and after a note; 160 ms by default.
-
-    Returns
-    -------
-    Tensor, shape (voices, frames)
-        0 or 1.
-    """
+    """Return 1 where a voice sings or is within `reach` frames of one of its notes, else 0; shape (voices, frames)."""
     voiced = (f0 > 0).to(f0.dtype)
     return torch.nn.functional.max_pool1d(voiced, 2 * reach + 1, stride=1, padding=reach)
 
 
 def residual_gate(f0: Tensor) -> Tensor:
-    """Return the gain of the stems in each frame: 1 near notes of any voice, 0 elsewhere, with short fades.
+    """Return the gain of the stems, shape (frames,): 1 near notes of any voice, 0 elsewhere, with short fades.
 
-    The rest of the recording, with the gain 1 - gate, is the residual.
-
-    Parameters
-    ----------
-    f0 : Tensor, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-
-    Returns
-    -------
-    Tensor, shape (frames,)
-        Gain in [0, 1].
+    The rest of the recording, with a gain of 1 - gate, is the residual. `f0` is in Hz, shape (voices, frames), 0 =
+    unvoiced.
     """
     held = near_notes(f0).amax(dim=0)[None, None]
     faded = torch.nn.functional.avg_pool1d(

@@ -55,14 +55,9 @@ class F0Path(NamedTuple):
 
 
 def f0_path(f0: Tensor, first: int = 0, last: int | None = None, step: int = 1) -> F0Path:
-    """Return the movement of f0 through the windows of every `step`-th of the frames first ... last - 1.
+    """Return the movement of `f0`, shape (..., voices, all frames), in every `step`-th of some frames.
 
-    Parameters
-    ----------
-    f0 : Tensor, shape (..., voices, all frames)
-        F0 in Hz, 0 = unvoiced.
-    first, last, step : int
-        Frames to compute (all by default).
+    The frames are first ... last - 1, by default all; the result depends on two more on each side.
     """
     last = f0.shape[-1] if last is None else last
     low, high = max(0, first - _REACH), min(f0.shape[-1], last + _REACH)
@@ -149,10 +144,8 @@ def agreement(lobes: Lobes, path: F0Path, instantaneous_frequency: Tensor) -> Te
 
     Parameters
     ----------
-    lobes : Lobes
-        Lobes of the voices.
-    path : F0Path
-        Movement of f0, of which they are.
+    lobes, path : Lobes, F0Path
+        Lobes of the voices, and the movement of f0 that they are made from.
     instantaneous_frequency : Tensor, shape (..., frequency bins, frames)
         Instantaneous frequency of the recording in Hz; see `dsp.stft.instantaneous_frequency`.
 

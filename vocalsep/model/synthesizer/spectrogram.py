@@ -7,6 +7,9 @@ The power of a voice in a bin at frequency f is the sum of its harmonics and its
 with g the gain, S the glottal roll-off, H the vocal-tract filter, W the squared main lobe of the window, spread by the
 movement of f0 (see `lobes`), n the amplitude density of the noise source, and T the length of the window in seconds.
 Powers of voices add. Bin frequencies are free, so one set of parameters gives masks at any sample rate.
+
+Functions take the parameters of all frames and compute every `step`-th of the frames first ... last - 1 (all by
+default), because the movement of f0 depends on a few frames around them. The hop of a grid is always 16 ms.
 """
 
 from __future__ import annotations
@@ -40,23 +43,9 @@ def filter_log_magnitude(lsf: Tensor, frequency: Tensor) -> Tensor:
 def harmonic_log_amplitude(
     parameters: VoiceParameters, n_harmonics: int, first: int = 0, last: int | None = None, step: int = 1
 ) -> Tensor:
-    """Return ln a_k of the first harmonics.
+    """Return ln a_k of the first harmonics, shape (..., voices, frames, harmonics).
 
     Just before and after a note, where the window already or still reaches it, f0 is that of the note.
-
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Parameters of all frames.
-    n_harmonics : int
-        Number of harmonics.
-    first, last, step : int
-        Frames to compute: every `step`-th of first ... last - 1 (all by default).
-
-    Returns
-    -------
-    Tensor, shape (..., voices, frames, harmonics)
-        Natural log of the amplitudes.
     """
     block = parameters.frames(first, last, step)
     f0 = f0_path(parameters.f0, first, last, step).centre
@@ -78,25 +67,14 @@ def harmonic_power(
     *,
     instantaneous_frequency: Tensor | None = None,
 ) -> Tensor:
-    """Return the power spectrogram of harmonics; it is differentiable in their amplitudes.
+    """Return the expected power of harmonics, shape (..., voices, frequency bins, frames); see `voice_power`.
 
     Parameters
     ----------
     log_amplitude : Tensor, shape (..., voices, frames, harmonics)
-        ln a_k of the frames to compute.
+        ln a_k of the frames to compute; the power is differentiable in it.
     f0 : Tensor, shape (..., voices, all frames)
         F0 in Hz, 0 = unvoiced.
-    grid : StftGrid
-        Bins; the hop must be 16 ms.
-    first, last, step : int
-        Frames to compute: every `step`-th of first ... last - 1 (all by default).
-    instantaneous_frequency : Tensor, shape (..., frequency bins, frames), optional
-        See `voice_power`.
-
-    Returns
-    -------
-    Tensor, shape (..., voices, frequency bins, frames)
-        Expected power.
     """
     with torch.no_grad():
         path = f0_path(f0, first, last, step)
@@ -105,19 +83,9 @@ def harmonic_power(
 
 
 def noise_log_density(parameters: VoiceParameters, frequency: Tensor) -> Tensor:
-    """Return the log-amplitude density of the filtered noise.
+    """Return ln (n |H|) of the filtered noise, in full scale per sqrt(Hz), shape (..., voices, frames, bins).
 
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Parameters of the voices.
-    frequency : Tensor, shape (bins,)
-        Frequencies in Hz.
-
-    Returns
-    -------
-    Tensor, shape (..., voices, frames, bins)
-        Natural log of the density in full scale per sqrt(Hz).
+    `frequency` are the frequencies of the bins in Hz, shape (bins,).
     """
     points = noise_points(_N_NOISE_POINTS).to(parameters.lsf)
     source = interpolate(parameters.log_noise, noise_points(parameters.log_noise.shape[-1]), points)
@@ -125,11 +93,8 @@ def noise_log_density(parameters: VoiceParameters, frequency: Tensor) -> Tensor:
 
 
 def noise_power(parameters: VoiceParameters, grid: StftGrid) -> Tensor:
-    """Return the expected power of the noise of each voice, shape (..., voices, frequency bins, frames).
-
-    Noise of one-sided power density d leaves 3 d / T in a spectrum with a Hann window of T seconds, in the scale of
-    `dsp.stft`.
-    """
+    """Return the expected power of the noise of each voice, shape (..., voices, frequency bins, frames)."""
+    # Noise of one-sided power density d leaves 3 d / T in a spectrum with a Hann window of T seconds.
     log_density = noise_log_density(parameters, grid.frequencies(parameters.f0.device))
     return torch.exp(2 * log_density + math.log(3 / grid.window_seconds)).transpose(-1, -2)
 
@@ -149,7 +114,7 @@ def voice_power(
     parameters : VoiceParameters
         Parameters of all frames.
     grid : StftGrid
-        Bins; the hop must be the 16 ms of the parameters.
+        Bins.
     first, last : int
         Frames to compute (all by default).
     instantaneous_frequency : Tensor, shape (..., frequency bins, frames), optional

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from vocalsep.dsp.chunks import chunks
 from vocalsep.dsp.stft import StftGrid, istft, stft
 from vocalsep.model.synthesizer.excitation import harmonic_count
 from vocalsep.model.synthesizer.parameters import VoiceParameters
@@ -70,8 +71,7 @@ def harmonic_waveform(parameters: VoiceParameters, grid: StftGrid, samples: int)
     # Whole turns are removed in double precision: after an hour single precision has no digits left for the phase.
     turn = torch.remainder(phase, 2 * math.pi).to(parameters.f0.dtype)
     blocks = []
-    for first in range(0, parameters.n_frames, _BLOCK):
-        last = min(first + _BLOCK, parameters.n_frames)
+    for first, last, *_ in chunks(parameters.n_frames, _BLOCK):
         start = min(math.ceil(first * hop), samples)
         stop = samples if last == parameters.n_frames else min(math.ceil(last * hop), samples)
         place = left[start:stop] - first, weight[start:stop]
@@ -84,18 +84,8 @@ def _harmonic_block(
 ) -> Tensor:
     """Render the harmonics of the samples in the frames from `first` on.
 
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Parameters of all frames.
-    nyquist : float
-        Half the sample rate in Hz.
-    first : int
-        First frame.
-    turn : Tensor, shape (..., voices, samples)
-        Phase of the fundamental in rad.
-    left, weight : Tensor, shape (samples,)
-        Frame before each sample, counted from `first`, and weight of the frame after it.
+    `turn` is the phase of the fundamental in rad, shape (..., voices, samples), `left` the frame before each sample,
+    counted from `first`, and `weight` the weight of the frame after it, both of shape (samples,).
     """
     last = min(first + _BLOCK + 1, parameters.n_frames)
     f0 = parameters.f0[..., first:last]
