@@ -1,169 +1,190 @@
-import sys
-from pathlib import Path
+"""Reading files through PyAV: the sound of m4a, mp4, mov, webm, mp3, wma and others, sample for sample."""
 
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
 import numpy as np
 import pytest
+import soundfile
 
 from vocalsep import audio
-from vocalsep.audio import containers
-from vocalsep.audio.reader import AudioReader
+from vocalsep.audio import AUDIO_SUFFIXES, AudioReader
 from vocalsep.errors import AudioError
-from vocalsep.separation.folders import AUDIO_SUFFIXES
 
-av = pytest.importorskip("av", reason="m4a and video need PyAV: pip install vocalsep[av]")
-
-RATE = 48000
 TAGS = {"title": "Locus iste 合唱", "artist": "Bruckner", "date": "1869"}
-# name: codec, FFmpeg's format where the suffix does not tell it, with a picture, bit depth of its stems
+
+
+class Kind(NamedTuple):
+    """A kind of file, and how much of it the reader finds."""
+
+    codec: str
+    form: str
+    bit_depth: str = "16"
+    sample_format: str | None = None
+    picture: bool = False
+    lossless: bool = False
+    aligned: bool = True  # without the delay of the encoder
+    exact: bool = True  # without the padding at the end
+    told: bool = True  # so that a part cannot be taken for the whole
+
+
 KINDS = {
-    "x.m4a": ("aac", None, False, "16"),
-    "x.aac": ("aac", "adts", False, "16"),
-    "x.mp4": ("aac", None, True, "16"),
-    "x.mov": ("pcm_s24le", None, True, "24"),
-    "x.mkv": ("flac", None, True, "16"),
-    "x.webm": ("libopus", None, False, "16"),
-    "lossless.m4a": ("alac", None, False, "24"),
-    "x.wma": ("wmav2", "asf", False, "16"),
-    "x.wv": ("wavpack", None, False, "16"),
-    "x.tta": ("tta", None, False, "16"),
-    "x.avi": ("mp3", None, True, "16"),
-    "flac.oga": ("flac", "ogg", False, "16"),
-    "x.ts": ("aac", "mpegts", False, "16"),
+    "x.m4a": Kind("aac", "ipod"),
+    "x.mp4": Kind("aac", "mp4", picture=True),
+    "x.mov": Kind("aac", "mov", picture=True),
+    "x.3gp": Kind("aac", "3gp"),
+    "pcm.mov": Kind("pcm_s24le", "mov", "24", lossless=True),
+    "lossless.m4a": Kind("alac", "ipod", "16", "s16p", lossless=True),
+    "x.mp3": Kind("libmp3lame", "mp3"),
+    "x.opus": Kind("libopus", "opus", told=False),
+    "x.webm": Kind("libopus", "webm"),
+    "flac.mkv": Kind("flac", "matroska", "16", "s16", picture=True, lossless=True, told=False),
+    "x.mka": Kind("aac", "matroska", exact=False),
+    "x.aac": Kind("aac", "adts", aligned=False, exact=False, told=False),
+    "x.wma": Kind("wmav2", "asf", aligned=False, exact=False),
+    "x.avi": Kind("libmp3lame", "avi", picture=True, aligned=False, exact=False),
+    "x.wv": Kind("wavpack", "wv", "16", "s16p", lossless=True),
+    "x.tta": Kind("tta", "tta", "16", "s16", lossless=True),
+    "flac.oga": Kind("flac", "ogg", "16", "s16", lossless=True, told=False),
+    "x.mpg": Kind("mp2", "mpeg", picture=True, aligned=False, exact=False, told=False),
 }
-WITHOUT_TAGS = ("x.aac", "x.ts")
-WHOLE = ("x.mov", "x.mkv", "lossless.m4a", "x.wv", "x.tta", "flac.oga")  # lossless: sample for sample
-UNTOLD = ("x.aac", "x.ts", "x.tta")  # of which a part may be a whole
+WITHOUT_TAGS = ("x.3gp", "x.aac", "x.mpg")
+RATES = {"libopus": 48000}  # other codecs: 44100 Hz
 
 
-def music(samples: int = 50000) -> np.ndarray:
-    """Noise without treble, whose delay is plain to see and which encoders keep."""
-    noise = np.random.default_rng(0).standard_normal((2, samples + 31)) / 8
-    return np.stack([np.convolve(channel, np.hanning(32) / 5, "valid") for channel in noise]).astype(np.float32)
-
-
-def encode(path: Path, codec: str, form: str | None = None, picture: bool = False, tags: dict | None = None) -> None:
-    with av.open(str(path), "w", format=form) as container:
-        container.metadata.update(tags or {})
-        if picture:
-            video = container.add_stream("mpeg4", rate=25)
-            video.width = video.height = 64
-            video.pix_fmt = "yuv420p"
-        kinds = {"tta": "s16", "flac": "s16", "wavpack": "s16p"}
-        chosen = {"format": kinds[codec]} if codec in kinds else {}
-        stream = container.add_stream(codec, rate=RATE, layout="stereo", bit_rate=128000, **chosen)
-        if picture:
-            for at in range(25):
-                frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-                frame.pts = at
-                container.mux(video.encode(frame))
+def encode(path: Path, waveform: np.ndarray, rate: int, kind: Kind, **options: str) -> None:
+    with av.open(str(path), "w", format=kind.form, container_options=options) as container:
+        container.metadata.update(TAGS)
+        layout = "mono" if len(waveform) == 1 else "stereo"
+        chosen = {"format": kind.sample_format} if kind.sample_format else {}
+        stream = container.add_stream(kind.codec, rate=rate, layout=layout, bit_rate=128000, **chosen)
+        if kind.picture:
+            video = container.add_stream("mpeg1video" if kind.form == "mpeg" else "mpeg4", rate=25)
+            video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+            for _ in range(25 * waveform.shape[1] // rate):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
             container.mux(video.encode(None))
-        sound = av.AudioFrame.from_ndarray(music(), format="fltp", layout="stereo")
-        sound.sample_rate, sound.pts = RATE, 0
-        pieces = av.AudioFifo()
-        for part in av.AudioResampler(format=stream.format, layout="stereo", rate=RATE).resample(sound):
-            pieces.write(part)
-        while (part := pieces.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
-            container.mux(stream.encode(part))
+        for start in range(0, waveform.shape[1], 4096):
+            part = np.ascontiguousarray(waveform[:, start : start + 4096])
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-@pytest.fixture(scope="module")
-def kinds(tmp_path_factory) -> Path:
+class Files(NamedTuple):
+    folder: Path
+    sources: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["mono", "stereo"])
+def files(request, tmp_path_factory, data) -> Files:
     folder = tmp_path_factory.mktemp("containers")
-    for name, (codec, form, picture, _) in KINDS.items():
-        encode(folder / name, codec, form, picture, TAGS)
-    return folder
+    parts = [soundfile.read(data / f"csd/locus_iste/{part}.flac", 48000)[0] for part in ("soprano", "bass")]
+    sources = {}
+    for name, kind in KINDS.items():
+        rate = RATES.get(kind.codec, 44100)
+        sources[name] = audio.resample(np.stack(parts[: request.param]) / 2, 16000, rate)
+        encode(folder / name, sources[name], rate, kind)
+    return Files(folder, sources)
+
+
+def delay(found: np.ndarray, source: np.ndarray) -> int:
+    """Return how many samples later the same sound comes in the file."""
+    size = 1 << 16
+    found, source = found[:, :size].sum(axis=0), source[:, :size].sum(axis=0)
+    spectrum = np.fft.rfft(found, 2 * size) * np.fft.rfft(source, 2 * size).conj()
+    lag = int(np.argmax(np.fft.irfft(spectrum / np.sqrt(np.abs(spectrum) + 1e-9))))  # tones count less
+    return lag if lag < size else lag - 2 * size
 
 
 @pytest.mark.parametrize("name", KINDS)
 class TestEach:
-    def test_sound_rate_depth_and_tags(self, kinds, name, capfd):
-        expected = music()
-        with AudioReader(kinds / name) as reader:
-            assert (reader.sample_rate, reader.channels, reader.bit_depth) == (RATE, 2, KINDS[name][3])
-            assert dict(reader.tags) == ({} if name in WITHOUT_TAGS else TAGS)
+    def test_sound_rate_depth_and_tags(self, files, name, capfd):
+        kind, source = KINDS[name], files.sources[name]
+        with AudioReader(files.folder / name) as reader:
+            assert (reader.sample_rate, reader.channels) == (RATES.get(kind.codec, 44100), len(source))
+            assert reader.bit_depth == kind.bit_depth
+            assert reader.tags == ({} if name in WITHOUT_TAGS else TAGS)
             found = np.concatenate(list(reader.blocks(10000)), axis=1)
-            again = np.concatenate(list(reader.blocks(777)), axis=1)
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(again, found)
-        np.testing.assert_array_equal(audio.read(kinds / name).waveform, found)
-        if name in WHOLE:
-            np.testing.assert_allclose(found, expected, rtol=0, atol=1 / 2**15)
+            np.testing.assert_array_equal(np.concatenate(list(reader.blocks(777)), axis=1), found)
+        if kind.exact:
+            assert found.shape == source.shape
+        assert abs(found.shape[1] - source.shape[1]) < 4096
+        shift = delay(found, source)
+        assert shift == 0 or not kind.aligned
+        if kind.lossless:
+            np.testing.assert_allclose(found, source, rtol=0, atol=1 / 2**15)
         else:
-            assert abs(found.shape[1] - expected.shape[1]) < 4096
-            delay = int(np.argmax(np.correlate(found[0, :12000], expected[0, 5000:9000]))) - 5000
-            middle = found[:, 10000 + delay : 40000 + delay] - expected[:, 10000:40000]
-            assert np.square(middle).mean() < 0.02 * np.square(expected).mean()
+            middle = slice(5000, 100_000)
+            difference = found[:, 5000 + shift : 100_000 + shift] - source[:, middle]
+            assert np.square(difference).mean() < 0.02 * np.square(source[:, middle]).mean()
         assert capfd.readouterr() == ("", "")
 
-    @pytest.mark.parametrize("kept", [0.9999, 0.6, 0.1, 0.001])
-    def test_truncated_files(self, kinds, tmp_path, name, kept, capfd):
-        content = (kinds / name).read_bytes()
+    @pytest.mark.parametrize("kept", [0.8, 0.1, 0.001])
+    def test_truncated_files_are_refused(self, files, tmp_path, name, kept, capfd):
+        content = (files.folder / name).read_bytes()
         (tmp_path / name).write_bytes(content[: int(kept * len(content))])
         try:
             found = audio.read(tmp_path / name).waveform
         except AudioError as error:
-            assert "expected" in str(error)
-            assert "\n" not in str(error)
+            assert str(error).isprintable()
         else:
-            assert name in UNTOLD
-            assert found.shape[1] <= 52000
+            assert not KINDS[name].told
+            assert found.shape[1] <= files.sources[name].shape[1]
         assert capfd.readouterr() == ("", "")
 
-    def test_damaged_files_give_samples_or_one_sentence(self, kinds, tmp_path, name, capfd):
+    def test_damaged_files_give_samples_or_one_sentence(self, files, tmp_path, name, capfd):
         random = np.random.default_rng(0)
-        content = np.frombuffer((kinds / name).read_bytes(), np.uint8)
-        for _ in range(10):
+        content = np.frombuffer((files.folder / name).read_bytes(), np.uint8)
+        for _ in range(5):
             damaged = content.copy()
             damaged[random.integers(0, len(damaged), 20)] = random.integers(0, 256, 20)
             (tmp_path / name).write_bytes(damaged.tobytes())
             try:
                 assert np.isfinite(audio.read(tmp_path / name).waveform).all()
             except AudioError as error:
-                assert "\n" not in str(error)
+                assert str(error).isprintable()
         assert capfd.readouterr() == ("", "")
 
-    def test_the_suffix_is_found_in_folders(self, kinds, name):
-        assert Path(name).suffix in (*AUDIO_SUFFIXES, *containers.SUFFIXES, ".ts")
+    def test_the_suffix_is_found_in_folders(self, name):
+        assert Path(name).suffix in AUDIO_SUFFIXES
 
-    def test_without_pyav_the_error_names_the_extra(self, kinds, name, monkeypatch):
-        monkeypatch.setitem(sys.modules, "av", None)
-        with pytest.raises(AudioError, match=r"cannot be read as audio \(install vocalsep\[av\] for m4a"):
-            AudioReader(kinds / name)
+
+@pytest.mark.parametrize("options", [{"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
+def test_mp4_with_its_header_first(tmp_path, options):
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 100_000)).astype(np.float32)
+    encode(tmp_path / "x.mp4", waveform, 44100, KINDS["x.m4a"], **options)
+    assert abs(audio.read(tmp_path / "x.mp4").waveform.shape[1] - 100_000) <= 1024
+    content = (tmp_path / "x.mp4").read_bytes()
+    (tmp_path / "x.mp4").write_bytes(content[: len(content) // 2])
+    with pytest.raises(AudioError):
+        audio.read(tmp_path / "x.mp4")
 
 
 def test_video_without_sound(tmp_path):
     with av.open(str(tmp_path / "x.mp4"), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
-        video.width = video.height = 64
-        video.pix_fmt = "yuv420p"
-        frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-        container.mux(video.encode(frame))
+        video.width, video.height, video.pix_fmt = 64, 64, "yuv420p"
+        container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))))
         container.mux(video.encode(None))
-    with pytest.raises(AudioError, match=r"x\.mp4: cannot be read as audio \(it has no sound\); expected"):
+    with pytest.raises(AudioError, match="no sound"):
         AudioReader(tmp_path / "x.mp4")
 
 
-def test_sound_with_a_lock(kinds, tmp_path, monkeypatch):
-    """iTunes' way, and that of the common encryption of mp4."""
-    content = (kinds / "x.m4a").read_bytes()
-    assert content.count(b"mp4a") == 1
-    (tmp_path / "x.m4a").write_bytes(content.replace(b"mp4a", b"drms"))
+def test_copy_protection(tmp_path):
+    """The way of iTunes, and the common encryption of mp4."""
+    waveform = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 50_000)).astype(np.float32)
     key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "76" * 16, "encryption_kid": "a7" * 16}
-    opened = av.open
-    monkeypatch.setattr(av, "open", lambda *a, **k: opened(*a, **k, container_options=key))
-    encode(tmp_path / "cenc.m4a", "aac")
-    monkeypatch.undo()
+    encode(tmp_path / "cenc.m4a", waveform, 44100, KINDS["x.mp4"]._replace(picture=False), **key)
+    encode(tmp_path / "x.m4a", waveform, 44100, KINDS["x.m4a"])
+    content = (tmp_path / "x.m4a").read_bytes()
+    (tmp_path / "x.m4a").write_bytes(content.replace(b"mp4a", b"drms"))
     for name in ("x.m4a", "cenc.m4a"):
-        with pytest.raises(AudioError, match=r"cannot be read as audio \((it is protected|Invalid).*\); expected"):
+        with pytest.raises(AudioError):
             audio.read(tmp_path / name)
-
-
-@pytest.mark.parametrize("name", ["concat:a|b.m4a", "http:x.m4a", "two\nlines.m4a", "合唱 %d.m4a", "x.wav", "x" * 251])
-@pytest.mark.skipif(sys.platform == "win32", reason="only POSIX systems have such names")
-def test_names_are_only_names(kinds, tmp_path, name):
-    (tmp_path / name).write_bytes((kinds / "x.m4a").read_bytes())
-    np.testing.assert_array_equal(audio.read(tmp_path / name).waveform, audio.read(kinds / "x.m4a").waveform)
 
 
 @pytest.mark.parametrize(
@@ -175,45 +196,24 @@ def test_names_are_only_names(kinds, tmp_path, name):
         "[playlist]\nFile1={other}\n",
     ],
 )
-def test_playlists_are_not_followed(kinds, tmp_path, text):
-    for name in ("x.m4a", "x.m3u8", "x.mp4"):
-        (tmp_path / name).write_text(text.format(other=kinds / "x.aac"))
-        with pytest.raises(AudioError, match="cannot be read as audio"):
-            audio.read(tmp_path / name)
-
-
-def test_sound_that_changes_its_rate_on_the_way(tmp_path, monkeypatch):
-    # Rates change where streams of broadcasts are joined.
-    encode(tmp_path / "x.wv", "wavpack")
-    real = containers._frames
-
-    class Other:
-        sample_rate = 22050
-
-        def __init__(self, frame):
-            self.layout, self.format, self.samples, self.to_ndarray = frame.layout, frame.format, 1, frame.to_ndarray
-
-    def changing(container, stream):
-        for at, frame in enumerate(real(container, stream)):
-            yield Other(frame) if at == 2 else frame
-
-    monkeypatch.setattr(containers, "_frames", changing)
-    with pytest.raises(AudioError, match=r"changes from \(48000, 2\) to \(22050, 2\) Hz and channels"):
-        audio.read(tmp_path / "x.wv")
+@pytest.mark.parametrize("name", ["x.m4a", "x.m3u8", "x.mp4"])
+def test_playlists_are_not_followed(tmp_path, text, name):
+    encode(tmp_path / "other.m4a", np.zeros((1, 5000), np.float32), 44100, KINDS["x.m4a"])
+    (tmp_path / name).write_text(text.format(other=tmp_path / "other.m4a"))
+    with pytest.raises(AudioError):
+        audio.read(tmp_path / name)
 
 
 @pytest.mark.parametrize(
-    ("form", "dtype"),
-    [(name + planar, kind) for name, kind in (("u8", "u1"), ("s16", "i2"), ("s32", "i4"), ("flt", "f4"), ("dbl", "f8"))
-     for planar in ("", "p")],
-)  # fmt: skip
-def test_every_sample_format_has_its_full_scale(form, dtype):
-    values = np.array([[0.5, -0.5, 0.25], [-1.0, 0.0, -0.25]])
-    scaled = {"u1": values * 128 + 128, "i2": values * 2**15, "i4": values * 2**31}.get(dtype, values).astype(dtype)
-    planar = form.endswith("p")
-    frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(scaled if planar else scaled.T.reshape(1, -1)), format=form, layout="stereo"
-    )
-    found = containers._floats(frame)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, values)
+    ("codec", "form", "sample_format"),
+    [
+        ("pcm_u8", "mov", "u8"),
+        ("pcm_s16le", "matroska", "s16"),
+        ("pcm_s32le", "mov", "s32"),
+        ("pcm_f64le", "mov", "dbl"),
+    ],
+)
+def test_sample_formats_have_one_full_scale(tmp_path, codec, form, sample_format):
+    waveform = np.float32([[0.5, -0.5, 0.25] * 100, [-1.0, 0.0, -0.25] * 100])
+    encode(tmp_path / "x", waveform, 44100, Kind(codec, form, sample_format=sample_format))
+    np.testing.assert_allclose(audio.read(tmp_path / "x").waveform, waveform, rtol=0, atol=1e-4)

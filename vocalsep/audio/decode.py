@@ -97,11 +97,6 @@ def explanation(error: BaseException) -> str:
     return " ".join(str(words).split()).removeprefix("Error : ").rstrip(".")
 
 
-def sndfile_name(path: Path) -> str | bytes:
-    """Return a path as soundfile takes it, which cannot encode names that are not UTF-8."""
-    return str(path) if sys.platform == "win32" else os.fsencode(path)
-
-
 def cut_short(found: int, expected: int, unit: str) -> AudioError:
     """Return the error of a file that has lost its end."""
     return AudioError(
@@ -143,8 +138,13 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
+def _sndfile(path: Path) -> _SoundFile:
+    # libsndfile is given a descriptor, because it would let the name of a file decide how to read it.
+    return _SoundFile(str(path) if sys.platform == "win32" else os.open(path, os.O_RDONLY))
+
+
 def _open_sndfile(path: Path) -> OpenFile:
-    with _SoundFile(sndfile_name(path)) as sound:
+    with _sndfile(path) as sound:
         if sound.frames > _MAX_SAMPLES:
             return _open_ffmpeg(path)
         return OpenFile(
@@ -159,7 +159,7 @@ def _open_sndfile(path: Path) -> OpenFile:
 
 
 def _decode_sndfile(path: Path) -> Iterator[Float32]:
-    with _SoundFile(sndfile_name(path)) as sound:
+    with _sndfile(path) as sound:
         left = sound.frames
         while left > 0:
             block = sound.read(min(_BLOCK, left), dtype="float32", always_2d=True).T

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -14,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from vocalsep.audio import tags as tags_of
-from vocalsep.audio.decode import FAILURES, explanation, sndfile_name
+from vocalsep.audio.decode import FAILURES, explanation
 from vocalsep.audio.waveform import Float32
 from vocalsep.errors import OutputError, VocalsepError, printable
 
@@ -59,14 +61,16 @@ class SndfileEncoder:
         samples: int | None,
     ) -> None:
         self.clipped = 0
-        self._path, self._written = path, 0
+        # soundfile cannot encode names that are not UTF-8.
+        self._name = str(path) if sys.platform == "win32" else os.fsencode(path)
+        self._written = 0
         self._bits = None if audio_format == "ogg" or bit_depth == "float32" else int(bit_depth)
         self._limit = _RIFF_LIMIT // (_BYTES[bit_depth] * channels) if audio_format == "wav" else None
         container = audio_format.upper()
         if self._limit is not None and samples is not None and samples > self._limit:
             container, self._limit = "RF64", None
         subtype = "VORBIS" if audio_format == "ogg" else _SUBTYPES[bit_depth]
-        self._file = soundfile.SoundFile(sndfile_name(path), "w", sample_rate, channels, subtype, format=container)
+        self._file = soundfile.SoundFile(self._name, "w", sample_rate, channels, subtype, format=container)
         for name, text in tags_of.cleaned(tags).items():
             with suppress(*FAILURES):  # wav has no place for a license
                 setattr(self._file, name, text)
@@ -87,7 +91,7 @@ class SndfileEncoder:
         """Complete the file."""
         self._file.close()
         # libsndfile does not say that the disk was full when it wrote the last block.
-        with soundfile.SoundFile(sndfile_name(self._path)) as sound:
+        with soundfile.SoundFile(self._name) as sound:
             sound.seek(max(0, self._written - 1))
             if len(sound.read(2)) != min(1, self._written):
                 raise OSError("its end is missing")
