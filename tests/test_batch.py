@@ -248,7 +248,13 @@ class TestSeparateFiles:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
     def test_strange_names(self, made):
-        names = [b"two words.wav", b"-n.wav", b"new\nline.wav", "e\u0301t\u00e9 \U0001f600.wav".encode(), b"\xff\xfe.wav"]
+        names = [
+            b"two words.wav",
+            b"-n.wav",
+            b"new\nline.wav",
+            "e\u0301t\u00e9 \U0001f600.wav".encode(),
+            b"\xff\xfe.wav",
+        ]
         names += [b"con.wav", b"x" * 251 + b".wav", b"\x1b[31m.wav", b"a|b:c.wav"]
         Path("in").mkdir()
         for name in names:

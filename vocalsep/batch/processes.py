@@ -42,8 +42,9 @@ def run_in_processes(
     threads = threads_per_job(processes)
     waiting = deque(jobs)
     while waiting:
-        for job in _work_until_broken(waiting, options, processes, threads, finish):
-            if _work_until_broken(deque([job]), options, 1, threads, finish):
+        suspects = deque(_work_until_broken(waiting, options, processes, threads, finish))
+        while suspects:
+            for job in _work_until_broken(suspects, options, 1, threads, finish):
                 died = VocalsepError("its process died twice; it may need more memory than there is")
                 finish(job, failure(job.source, died))
 

@@ -14,6 +14,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,9 @@ def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result
         part.replace(path)
     except (OSError, ValueError) as error:
         raise OutputError(f"{printable(path)}: cannot be written ({reason(error)})", parameter="report") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def table(results: Sequence[Result], report: Path) -> str:
