@@ -1,4 +1,4 @@
-"""Report what each voice of a recording sings: its range in note names, median f0, and how much of the time it sings.
+"""Report the range of each voice of a recording in note names, its median f0, and its share of the time.
 
 python examples/range_report.py                      # the chorale beside this script
 python examples/range_report.py duet.wav --voices SA
@@ -14,13 +14,14 @@ import numpy as np
 
 import vocalsep
 from vocalsep import audio
+from vocalsep.dsp.units import hz_to_midi
 
 CHORALE = Path(__file__).with_name("chorale.flac")
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 def main() -> None:
-    """Track every voice, or read its f0, and print a line for it."""
+    """Track every voice, or read its f0, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recording", type=Path, nargs="?", default=CHORALE)
     parser.add_argument("--voices", default="SATB", help="voices of the recording (default: %(default)s)")
@@ -38,7 +39,7 @@ def main() -> None:
         if not f0.any():
             print(f"{name:10s} never sings")
             continue
-        # One frame in fifty may be a slip of the tracker or of the singer.
+        # Leave out the extremes: one frame in fifty may be a slip of the tracker or of the singer.
         low, median, high = np.percentile(f0[f0 > 0], [2, 50, 98])
         centre = f"{median:.0f} Hz ({note(median)})"
         print(f"{name:10s} {note(low):>7s} {note(high):>7s} {centre:>15s} {np.mean(f0 > 0):6.0%}")
@@ -46,7 +47,7 @@ def main() -> None:
 
 def note(f0: float) -> str:
     """Return the name of the nearest note, A4 = 440 Hz."""
-    number = round(69 + 12 * np.log2(f0 / 440))
+    number = round(float(hz_to_midi(f0)))
     return f"{NAMES[number % 12]}{number // 12 - 1}"
 
 

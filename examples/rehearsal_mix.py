@@ -1,4 +1,4 @@
-"""Make a rehearsal mix: one voice of a recording louder than the others, or everything but it.
+"""Make a rehearsal mix: one voice of a recording louder than the others, or everything without it.
 
 python examples/rehearsal_mix.py --voice alto                         # the chorale beside this script
 python examples/rehearsal_mix.py choir.wav --voice tenor --gain 10    # the others 10 dB softer
@@ -19,7 +19,7 @@ CHORALE = Path(__file__).with_name("chorale.flac")
 
 
 def main() -> None:
-    """Separate, weigh the voices and write their sum."""
+    """Separate, weight the voices and write their sum."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recording", type=Path, nargs="?", default=CHORALE)
     parser.add_argument("--voice", default="soprano", help="voice to rehearse (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""Separate a waveform whose f0 tracks are known, and see that nothing is lost: the stems add up to the recording.
+"""Separate a waveform with known f0 tracks, and check that the stems add up to the recording.
 
 python examples/separate_with_f0.py                        # the chorale beside this script, by its true f0
 python examples/separate_with_f0.py choir.wav choir_f0.csv -o stems
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Separate, print the level of each stem and what is missing, and write the stems if asked to."""
+    """Separate, print the level of each stem and the error of their sum, and write the stems if a folder is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recording", type=Path, nargs="?", default=HERE / "chorale.flac")
     parser.add_argument("f0", type=Path, nargs="?", default=HERE / "chorale_f0.csv", help="CSV: time,soprano,alto,...")
@@ -27,7 +27,7 @@ def main() -> None:
     try:
         waveform, sample_rate = audio.read(options.recording)  # (channels, samples)
         tracks = vocalsep.F0Tracks.from_csv(options.f0)
-        # tracks.frequencies, a bare array (voices, frames) in Hz on the 16-ms grid, would do as well.
+        # An array of shape (voices, frames) in Hz on the 16-ms grid, such as tracks.frequencies, works as well.
         result = vocalsep.separate(waveform, tracks, sample_rate=sample_rate)
         if options.out:
             result.save(options.out, bit_depth="24")
