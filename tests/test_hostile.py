@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import vocalsep
 from vocalsep import audio as audio_io
-from vocalsep.cli import main
 from vocalsep.errors import VocalsepError
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.separation.separator import Separator
@@ -379,26 +377,6 @@ def test_any_f0s_of_a_recording(system, f0s, voices, wrapped):
         assert_separates(result, recording, result.f0.n_voices)
 
 
-@examples(200)
-@given(
-    f0s=ANYTHING | st.just(np.full((2, 5), 100.0)),
-    names=VOICES
-    | st.sampled_from([("a",), ("a", "b"), "ab", 5, ("a", 5), ["a"] * 17, [f"v{n}" for n in range(99999)]]),
-    hop=st.sampled_from([HOP, 0, -1, 1, 1.0001, 5e-324, 1e-300, 1e-9, 1e-5, "x", "x\ny", None, True, 1j, 10**400])
-    | ANYTHING,
-    confidence=ANYTHING | st.none(),
-)
-def test_any_tracks(f0s, names, hop, confidence):
-    tracks = result_or_sentence(lambda: F0Tracks(f0s, names, hop, confidence))
-    if tracks is None:
-        return
-    assert tracks.frequencies.dtype == np.float32
-    assert tracks.frequencies.shape == (len(tracks.names), tracks.n_frames)
-    moved = result_or_sentence(lambda: tracks.resampled(HOP, 7))
-    assert moved is not None
-    assert moved.frequencies.shape == (tracks.n_voices, 7)
-    assert np.isfinite(moved.frequencies).all()
-    result_or_sentence(lambda: tracks.select(names))
 
 
 @examples(20)
@@ -471,89 +449,3 @@ def test_every_process_gives_the_same_bytes(tiny_model):
     ]
     assert found[0] == found[1]
     assert len(set(found[0])) == 2  # adapted weights are others
-
-
-# The command line.
-
-TEXTS = [
-    *(
-        "",
-        " ",
-        "XYZ",
-        "0",
-        "17",
-        "-1",
-        "S" * 17,
-        "a,a",
-        "a,A",
-        "a=1",
-        "a=nan-5",
-        "../a,b",
-        "a/b,c",
-        "con,b",
-        "a\nb",
-        "--",
-    ),
-    *("9" * 5000, "a=1-" + "9" * 400, "\u202ea,b", "\xe9,e\u0301", "x" * 300 + ",y", "%s%n", "\x1b[31m,\n", "\udc80,b"),
-]
-FILES = {
-    "empty.csv": b"",
-    "nul.csv": b"\0" * 100,
-    "names.csv": b"time,soprano\n",
-    "control.csv": b"time,\x1b[31m\n0,100\n",
-    "other.csv": b"time,a,b,c,d,e\n0,1,1,1,1,1\n",
-    "wide.csv": b"0" + b",100" * 100_000,
-    "back.csv": b"0,100\n0.016,100\n0.008,100\n",
-    "low.csv": b"0,1\n0.016,1\n",
-    "long.csv": b"0,100\n8000,100\n8000.1,100\n8000.2,100",
-    "utf16.csv": "0,100\n0.016,100\n".encode("utf-16"),
-    "audio.mid": b"RIFF\x24\0\0\0WAVEfmt ",
-    "header.mid": b"MThd\0\0\0\6\0\1\xff\xff\0\x60",
-    "deltas.mid": b"MThd\0\0\0\6\0\1\0\1\0\x60MTrk\0\x2d\xc6\xc0" + b"\xff" * 3_000_000,
-}
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    audio_io.write("choir.wav", 0.5 * np.sin(0.1 * np.arange(8000)), 16000)
-    for name, content in FILES.items():
-        Path(name).write_bytes(content)
-    Path("f0.csv").write_text("time,soprano,alto\n" + "".join(f"{HOP * n:.3f},440,220\n" for n in range(32)))
-    for name in ("none", "deep/soprano.csv", "guides"):
-        Path(name).mkdir(parents=True)
-    Path("guides/soprano.wav").write_bytes(b"no audio")
-    return tmp_path
-
-
-def assert_refused(*arguments: str) -> None:
-    result = CliRunner().invoke(main, ["separate", "choir.wav", "-o", "out", "-d", "cpu", *arguments])
-    told = [line for line in result.stderr.splitlines() if line.strip()]
-    assert result.exit_code == 2, (arguments, told[-1:], result.exception)
-    assert len(told) == 1 or told[0].startswith("Usage:"), told
-    assert told[-1].startswith("Error: "), told
-    assert told[-1].isprintable(), told
-    assert len(told[-1]) < 600, told
-    assert not list(Path().glob("out/**/*.wav"))
-
-
-@pytest.mark.parametrize("voices", TEXTS, ids=range(len(TEXTS)))
-def test_voices_that_are_none(folder, voices):
-    assert_refused("--voices", voices, "--f0", "f0.csv")
-
-
-@pytest.mark.parametrize("name", [*FILES, "none", "deep", "guides", "missing.csv", "", ".", "choir.wav"])
-def test_files_of_f0_that_are_none(folder, name):
-    assert_refused("--f0", name)
-
-
-@pytest.mark.parametrize("name", ["none", "deep", "guides", "missing", "choir.wav", "f0.csv"])
-def test_guides_that_are_none(folder, name):
-    assert_refused("--guides", name)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-@pytest.mark.parametrize("name", ["pipe.csv", "pipe.mid"])
-def test_a_pipe_that_nobody_writes_to(folder, name):
-    os.mkfifo(name)
-    assert_refused("--f0", name)

@@ -102,7 +102,7 @@ def _read_columns(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64], lis
 def _parse(lines: list[str]) -> tuple[list[str], list[list[float]]]:
     """Return the names in the first line, if it has names, and the numbers in the other lines."""
     # The first line may have any character in its names; the last line surely holds numbers.
-    last = next((line for line in reversed(lines) if line.strip()), "")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     delimiter = next((mark for mark in "\t;," if mark in last), " ")
     reader = csv.reader((line.strip(" ") for line in lines), delimiter=delimiter, skipinitialspace=True)
     header: list[str] = []
@@ -114,7 +114,7 @@ def _parse(lines: list[str]) -> tuple[list[str], list[list[float]]]:
                 continue
             values = [_number(cell if delimiter == "," else cell.replace(",", ".")) for cell in cells]
             if not header and not rows and math.isnan(values[0]):
-                header = cells
+                header = cells if len(cells) > 1 else []  # a single cell is a title
                 continue
             if (
                 len(values) < 2

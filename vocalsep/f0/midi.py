@@ -161,7 +161,7 @@ def _one_voice(notes: list[tuple[int, int, int]], seconds: Callable[[int], float
     highest = {start: (end, number) for start, end, number in sorted(notes, key=lambda note: (note[0], note[2]))}
     starts = sorted(highest)
     voice = []
-    for start, following in zip(starts, [*starts[1:], math.inf], strict=True):
+    for start, following in zip(starts, [*starts[1:], math.inf], strict=False):
         end, number = highest[start]
         voice.append(Note(seconds(start), seconds(int(min(end, following))), number))
     return voice

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vocalsep.errors import F0Error
 from vocalsep.timebase import HOP
 
-MIN_HOP, MAX_HOP = 1e-5, 1.0
+MIN_HOP, MAX_HOP = 1e-4, 1.0
 """Range of the seconds between frames; other values are mistakes, such as times in samples."""
 _MAX_SECONDS = 24 * 3600.0
 _TOLERANCE = 1e-6  # in hops
