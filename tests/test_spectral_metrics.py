@@ -6,7 +6,7 @@ import torch
 from scipy.fft import dct
 
 from vocalsep.errors import AudioError
-from vocalsep.evaluation.metrics import frame_scores, protocol_frames, si_sdr
+from vocalsep.evaluation.metrics import frame_scores, si_sdr
 from vocalsep.evaluation.spectral_metrics import (
     METRICS,
     mel_cepstral_distance,
@@ -102,9 +102,9 @@ def test_rows_are_independent_and_shapes_the_same(metric):
     found = metric(s, e)
     assert found.shape == (3, 2)
     assert found[2, 1] == pytest.approx(float(metric(s[2, 1], e[2, 1])), abs=1e-9)
-    with pytest.raises(AudioError, match=r"\(3,\) and estimate \(4,\)"):
+    with pytest.raises(AudioError):
         metric(np.ones(3), np.ones(4))
-    with pytest.raises(AudioError, match="more than half a window"):
+    with pytest.raises(AudioError, match="256"):
         metric(np.ones(256), np.ones(256))
 
 
@@ -114,27 +114,22 @@ class TestProtocol:
         s[1, 5 * RATE : 7 * RATE] = 0
         return s, s + 0.5 * RNG.normal(size=s.shape), s.sum(axis=0)
 
-    def test_the_frames_are_those_of_si_sdr(self):
+    def test_each_frame_of_the_protocol_is_scored_by_itself(self):
         s, e, x = self.stems()
         scores = spectral_scores(s, e, x)
         for voices in scores.values():
-            assert [len(voice.values) for voice in voices] == [len(v.values) for v in frame_scores(s, e, x, RATE)]
-        assert [frame.part.start / RATE for frame in protocol_frames(s, x, RATE)] == [4, 5, 6, 7]
-
-    def test_each_frame_is_scored_by_itself(self):
-        s, e, x = self.stems()
-        found = spectral_scores(s, e, x)["spectral SNR"]
+            assert [len(values) for values in voices] == [len(values) for values in frame_scores(s, e, x)] == [4, 2]
         expected = [float(spectral_snr(s[1, i : i + RATE], e[1, i : i + RATE])) for i in (4 * RATE, 7 * RATE)]
-        np.testing.assert_allclose(found[1].values, expected)
+        np.testing.assert_allclose(scores["spectral SNR"][1], expected)
 
     def test_cepstra_are_those_at_a_mixture_that_peaks_at_1(self):
         s, e, x = self.stems()
         peak = np.abs(x[4 * RATE : 8 * RATE]).max()
         first = slice(4 * RATE, 5 * RATE)
         for level in (1.0, 1e-3):
-            found = spectral_scores(level * s, level * e, level * x)["MCD"][0].values[0]
+            found = spectral_scores(level * s, level * e, level * x)["MCD"][0][0]
             assert found == pytest.approx(float(mel_cepstral_distance(s[0, first] / peak, e[0, first] / peak)))
 
     def test_shapes_must_fit(self):
-        with pytest.raises(AudioError, match="expected"):
+        with pytest.raises(AudioError):
             spectral_scores(np.ones((2, 9)), np.ones((3, 9)), np.ones(9))

@@ -74,11 +74,9 @@ systems_option = click.option(
 csv_option = click.option("--csv", "table", type=path_type(), help="Write all scores to this CSV file.")
 seed_option = click.option("--seed", default=0, show_default=True, help="Random seed of the training.")
 
-OPTION_GROUPS = {
-    "Ensembles": ("singer", "parts", "sizes", "seconds", "minutes"),
-    "Training": ("singers", "seconds", "out", "steps", "seed"),
-    "Networks": ("model", "tracker", "crepe", "device"),
-}
+ENSEMBLES = {"Ensembles": ("singer", "parts", "sizes")}
+TRAINING = {"Training": ("singers", "seconds", "out", "steps", "seed")}
+NETWORKS = {"Networks": ("model", "tracker", "crepe", "device")}
 
 
 @click.group(cls=Group, short_help="Measure separation, tracking and speed.")
@@ -86,7 +84,7 @@ def bench() -> None:
     """Measure separation and tracking on recordings whose stems are known, and speed on any recording."""
 
 
-@bench.command(short_help="Compare systems.", option_groups=OPTION_GROUPS)
+@bench.command(short_help="Compare systems.", option_groups={**ENSEMBLES, **TRAINING, **NETWORKS})
 @folder_argument
 @singer_option
 @parts_option
@@ -123,7 +121,7 @@ def separation(
     crepe: str,
     device: str,
 ) -> None:
-    r"""Compare systems on mixtures of the single singers in FOLDER.
+    """Compare systems on mixtures of the single singers in FOLDER.
 
     \b
     vocalsep bench separation nino_dios --singer 3 --train nino_dios:1,2
@@ -134,7 +132,7 @@ def separation(
 
     Networks are first trained on the singers of --train, which must be others than --singer. -n is used for vocalsep
     instead of a trained network if it is given, or if there is no --train.
-    """
+    """  # noqa: D301 (click needs the backspace)
     from vocalsep.evaluation import separation as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
     from vocalsep.evaluation.trained import TrainedNetworks
@@ -163,7 +161,7 @@ def separation(
         scores.write_csv(table, results, quartet.names)
 
 
-@bench.command(short_help="Score f0 tracks.", option_groups=OPTION_GROUPS)
+@bench.command(short_help="Score f0 tracks.", option_groups={**ENSEMBLES, **NETWORKS})
 @folder_argument
 @singer_option
 @parts_option
@@ -182,14 +180,14 @@ def tracking(
     crepe: str,
     device: str,
 ) -> None:
-    r"""Score the f0 tracks of mixtures of the single singers in FOLDER.
+    """Score the f0 tracks of mixtures of the single singers in FOLDER.
 
     \b
     vocalsep bench tracking nino_dios --singer 3 --robustness
 
     FOLDER holds recordings as for `vocalsep bench separation`. The truth is CREPE's f0 of each recording alone; a pitch
     is right within 50 cents. The tracker must not have been trained on the singer.
-    """
+    """  # noqa: D301 (click needs the backspace)
     from vocalsep.evaluation import tracking as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
     from vocalsep.evaluation.f0_metrics import require_mir_eval
@@ -208,7 +206,11 @@ def tracking(
         _print(scores.format_robustness(separator, ensembles, truth, quartet.names))
 
 
-@bench.command("data-efficiency", short_help="Train on less and more audio.", option_groups=OPTION_GROUPS)
+@bench.command(
+    "data-efficiency",
+    short_help="Train on less and more audio.",
+    option_groups={**ENSEMBLES, **TRAINING, **NETWORKS},
+)
 @folder_argument
 @singer_option
 @train_option
@@ -242,7 +244,7 @@ def data_efficiency(
     crepe: str,
     device: str,
 ) -> None:
-    r"""Train systems on different amounts of audio and compare them on the quartet of one singer in FOLDER.
+    """Train systems on different amounts of audio and compare them on the quartet of one singer in FOLDER.
 
     \b
     vocalsep bench data-efficiency nino_dios --singer 3 --train nino_dios:1,2 --plot data.png
@@ -250,7 +252,7 @@ def data_efficiency(
     FOLDER and the folders of --train hold recordings as for `vocalsep bench separation`. The same fraction of every
     take is used, from the first sung note on. To resume an interrupted run, give the same command again. Prints SI-SDR,
     mean / median in dB, with f0 tracked in the stems.
-    """
+    """  # noqa: D301 (click needs the backspace)
     from vocalsep.errors import OptionError
     from vocalsep.evaluation import data_efficiency as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble
@@ -274,7 +276,7 @@ def data_efficiency(
         scores.plot(picture, points)
 
 
-@bench.command(short_help="Time a separation.", option_groups=OPTION_GROUPS)
+@bench.command(short_help="Time a separation.", option_groups=NETWORKS)
 @click.argument("file", type=path_type())
 @click.option(
     "--minutes", metavar="LIST", callback=_list(float), help="Also separate files of these lengths, such as 5,60."
@@ -283,14 +285,14 @@ def data_efficiency(
 @tracker_option
 @device_option
 def speed(file: Path, minutes: tuple[float, ...], model: str, tracker: str, device: str) -> None:
-    r"""Print how long the stages of a separation take, and with --minutes time and peak memory for whole files.
+    """Print how long the stages of a separation take, and with --minutes time and peak memory for whole files.
 
     \b
     vocalsep bench speed choir.wav --minutes 5,60
 
     FILE is repeated until it lasts a minute, or as long as --minutes says, as 44.1 kHz stereo. Each file is separated
     in a process of its own. An hour needs 3 GB in the folder for temporary files (TMPDIR).
-    """
+    """  # noqa: D301 (click needs the backspace)
     from vocalsep.evaluation import speed as timing
     from vocalsep.separation.separator import Separator
 

@@ -17,14 +17,14 @@ from vocalsep.cli.options import path_type
     "--museval", "with_museval", is_flag=True, help="Also print SDR, SIR and SAR (needs vocalsep[eval] and ffmpeg)."
 )
 def evaluate(references: Path, estimates: Path, with_museval: bool) -> None:
-    r"""Score the stems in ESTIMATES against the true stems of the same names in REFERENCES.
+    """Score the stems in ESTIMATES against the true stems of the same names in REFERENCES.
 
     \b
     vocalsep evaluate true_stems/ separated/choir/
 
     Prints SI-SDR in dB at 16 kHz: mean and median over frames of 1 s by the protocol of the published figures (without
     the first 4 s and silent frames), and that of each whole stem.
-    """
+    """  # noqa: D301 (click needs the backspace)
     import numpy as np
 
     from vocalsep.evaluation.ensemble import load_stems
