@@ -217,3 +217,14 @@ def test_sample_formats_have_one_full_scale(tmp_path, codec, form, sample_format
     waveform = np.float32([[0.5, -0.5, 0.25] * 100, [-1.0, 0.0, -0.25] * 100])
     encode(tmp_path / "x", waveform, 44100, Kind(codec, form, sample_format=sample_format))
     np.testing.assert_allclose(audio.read(tmp_path / "x").waveform, waveform, rtol=0, atol=1e-4)
+
+
+def test_channels_that_change_on_the_way(tmp_path):
+    """Mono frames amid stereo would crash PyAV's fifo."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (20_000, 2))
+    for channels in (1, 2):
+        soundfile.write(tmp_path / f"{channels}.mp3", noise[:, :channels], 16000)
+    parts = [(tmp_path / f"{channels}.mp3").read_bytes() for channels in (2, 1, 2)]
+    (tmp_path / "x.mp3").write_bytes(b"".join(parts))
+    with pytest.raises(AudioError, match="change"):
+        audio.read(tmp_path / "x.mp3")

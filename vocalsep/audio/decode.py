@@ -189,14 +189,15 @@ def _open_ffmpeg(path: Path) -> OpenFile:
 
 def _decode_ffmpeg(path: Path) -> Iterator[Float32]:
     with _ffmpeg(path) as (container, stream):
-        fifo, count, last = av.AudioFifo(), 0, 0
+        fifo, form, count, last = av.AudioFifo(), None, 0, 0
         for frame in _frames(container, stream):
+            found = frame.sample_rate, frame.layout.name, frame.format.name
+            form = form or found
+            if found != form:  # the fifo would not notice other channels, and crash
+                raise RuntimeError("its sample rate or channels change on the way")
             frame.pts = None  # the fifo would refuse gaps
+            fifo.write(frame)
             last = frame.samples
-            try:
-                fifo.write(frame)
-            except ValueError:
-                raise RuntimeError("its sample rate or channels change on the way") from None
             if fifo.samples >= 2 * _BLOCK:
                 count += _BLOCK
                 yield _floats(fifo.read(_BLOCK))
