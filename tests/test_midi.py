@@ -101,7 +101,7 @@ def test_midi_names_in_utf_8(tmp_path):
     assert F0Tracks.from_midi(path).names == ("Ténor",)
 
 
-def test_midi_tracks_go_by_the_names_asked_for(tmp_path):
+def test_midi_tracks_go_by_their_names(tmp_path):
     path = midi(tmp_path, [named("Bass"), on(48), off(48, BEAT)], [named("Soprano"), on(72), off(72, BEAT)])
     tracks = F0Tracks.from_midi(path, ["soprano", "bass"])
     assert tracks.names == ("soprano", "bass")

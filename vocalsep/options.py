@@ -62,7 +62,7 @@ class SeparationOptions:
     Parameters
     ----------
     voices : str, int or sequence of str or Voice, optional
-        See `vocalsep.parse_voices`. None takes the names of the f0 tracks if these are given, else SATB.
+        See `vocalsep.parse_voices`. None takes the names of the f0 tracks if there are any, else SATB.
     residual : bool
         Put passages in which no voice sings into a stem of their own instead of sharing them among the voices.
     adapt : bool

@@ -121,6 +121,11 @@ class F0Tracks:
         confidence = None if self.confidence is None else self.confidence[rows]
         return replace(self, frequencies=self.frequencies[rows], names=tuple(names), confidence=confidence)
 
+    def high_to_low(self) -> F0Tracks:
+        """Return the tracks in the order of their median f0; voices that never sing come last."""
+        medians = [np.median(row[row > 0]) if row.any() else 0.0 for row in self.frequencies]
+        return self.select([self.names[row] for row in np.argsort(np.negative(medians), kind="stable")])
+
     def resampled(self, hop: float, n_frames: int) -> F0Tracks:
         """Return the tracks on another grid of frames.
 
@@ -202,10 +207,7 @@ class F0Tracks:
             tracks = cls(*read_csv(source, None if names is None else tuple(names)))
         except F0Error as error:
             raise F0Error(f"{printable(source)}: {error}") from error
-        if names is None and source.is_dir():
-            order = np.argsort([-register(row) for row in tracks.frequencies], kind="stable")
-            return tracks.select([tracks.names[row] for row in order])
-        return tracks
+        return tracks.high_to_low() if names is None and source.is_dir() else tracks
 
     def to_midi(self, path: str | os.PathLike[str]) -> None:
         """Write the notes of each voice as a track with its name (format 1, 120 beats a minute, ticks of 1 ms).
@@ -251,12 +253,6 @@ class F0Tracks:
             return cls(*read_midi(source, None if names is None else tuple(names)))
         except F0Error as error:
             raise F0Error(f"{printable(source)}: {error}") from error
-
-
-def register(f0: NDArray[np.floating]) -> float:
-    """Return the median f0 in Hz of a voice, shape (frames,), where it sings, or 0 if it never does."""
-    voiced = f0[f0 > 0]
-    return float(np.median(voiced)) if voiced.size else 0.0
 
 
 def _numbers(values: ArrayLike, parameter: str) -> NDArray[np.float32]:
