@@ -203,7 +203,7 @@ def test_flac_of_unknown_and_of_wrong_length(kinds, tmp_path, unknown):
 
 
 class TestMp3:
-    """Files with a variable bit rate: libsndfile reads less than 2 of 6 seconds if a file does not tell its length."""
+    """Files with a variable bit rate: libsndfile reads less than 2 of 6 seconds if a file has no count."""
 
     @pytest.fixture(params=["soft first", "loud first"])
     def content(self, request, tmp_path) -> bytes:

@@ -27,7 +27,7 @@ class Kind(NamedTuple):
     lossless: bool = False
     aligned: bool = True  # without the delay of the encoder
     exact: bool = True  # without the padding at the end
-    told: bool = True  # so that a part cannot be taken for the whole
+    checked: bool = True  # a truncated file is refused
 
 
 KINDS = {
@@ -38,17 +38,17 @@ KINDS = {
     "pcm.mov": Kind("pcm_s24le", "mov", "24", lossless=True),
     "lossless.m4a": Kind("alac", "ipod", "16", "s16p", lossless=True),
     "x.mp3": Kind("libmp3lame", "mp3"),
-    "x.opus": Kind("libopus", "opus", told=False),
+    "x.opus": Kind("libopus", "opus", checked=False),
     "x.webm": Kind("libopus", "webm"),
-    "flac.mkv": Kind("flac", "matroska", "16", "s16", picture=True, lossless=True, told=False),
+    "flac.mkv": Kind("flac", "matroska", "16", "s16", picture=True, lossless=True, checked=False),
     "x.mka": Kind("aac", "matroska", exact=False),
-    "x.aac": Kind("aac", "adts", aligned=False, exact=False, told=False),
+    "x.aac": Kind("aac", "adts", aligned=False, exact=False, checked=False),
     "x.wma": Kind("wmav2", "asf", aligned=False, exact=False),
     "x.avi": Kind("libmp3lame", "avi", picture=True, aligned=False, exact=False),
     "x.wv": Kind("wavpack", "wv", "16", "s16p", lossless=True),
     "x.tta": Kind("tta", "tta", "16", "s16", lossless=True),
-    "flac.oga": Kind("flac", "ogg", "16", "s16", lossless=True, told=False),
-    "x.mpg": Kind("mp2", "mpeg", picture=True, aligned=False, exact=False, told=False),
+    "flac.oga": Kind("flac", "ogg", "16", "s16", lossless=True, checked=False),
+    "x.mpg": Kind("mp2", "mpeg", picture=True, aligned=False, exact=False, checked=False),
 }
 WITHOUT_TAGS = ("x.3gp", "x.aac", "x.mpg")
 RATES = {"libopus": 48000}  # other codecs: 44100 Hz
@@ -132,7 +132,7 @@ class TestEach:
         except AudioError as error:
             assert str(error).isprintable()
         else:
-            assert not KINDS[name].told
+            assert not KINDS[name].checked
             assert found.shape[1] <= files.sources[name].shape[1]
         assert capfd.readouterr() == ("", "")
 

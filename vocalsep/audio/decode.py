@@ -3,7 +3,7 @@
 libsndfile decodes wav, flac, ogg, aiff and their relatives, FFmpeg all other files. The first bytes of a file decide,
 not its name. `open_file` reads the header; `OpenFile.decode` yields the samples from the start, as often as needed.
 
-FFmpeg finds out by itself what a file is. It may only open containers of sound and video: it would take a text for a
+FFmpeg detects the format by itself. It may only open containers of sound and video, because it would take a text for a
 playlist, and open the files and addresses in it.
 """
 
@@ -28,16 +28,16 @@ from vocalsep.audio.waveform import Float32
 from vocalsep.errors import AudioError, printable, reason
 
 FAILURES = (soundfile.SoundFileError, av.FFmpegError, OSError, RuntimeError, ValueError, LookupError, AssertionError)
-"""What the libraries and the system raise when a file cannot be read or written."""
+"""Exceptions of the libraries and the system when a file cannot be read or written."""
 
 _BLOCK = 1 << 16  # samples that libsndfile decodes at a time
-_MAX_SAMPLES = 1 << 40  # libsndfile says more if a FLAC header does not tell
+_MAX_SAMPLES = 1 << 40  # libsndfile reports more if a FLAC header gives no number
 _SNDFILE = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS")
 _DEMUXERS = (
     "mov,matroska,webm,mp3,aac,asf,avi,ogg,flac,wav,w64,aiff,caf,au,ape,wv,tta,mpc,mpc8,ac3,eac3,amr,flv,mpeg,mpegts"
 )
 _RESYNCING = ("mp3", "aac", "mpegts", "mpeg")  # streams without an index, in which a decoder finds the next frame
-_TIMED = ("mov", "matroska", "asf", "avi", "ogg", "ape", "wv")  # containers whose headers tell how long they are
+_TIMED = ("mov", "matroska", "asf", "avi", "ogg", "ape", "wv")  # containers with their duration in the header
 _SLACK = 0.25  # s by which a duration in a header and the decoded samples differ: delays of encoders, edit lists
 _PROTECTED = ("drms", "enca")  # instead of a codec's tag in mp4 files with copy protection
 
@@ -50,7 +50,7 @@ class OpenFile(NamedTuple):
     sample_rate: int
     channels: int
     samples: int | None
-    """In each channel, as far as the header tells or FFmpeg guesses."""
+    """In each channel, according to the header or to FFmpeg's guess; None if unknown."""
     least: int
     """In each channel; a file with fewer has lost its end."""
     bit_depth: str
@@ -79,7 +79,7 @@ def open_file(path: Path) -> OpenFile:
 
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """Raise what goes wrong while a file is read as an AudioError of one sentence that names the file."""
+    """Turn errors while a file is read into an AudioError of one sentence that names the file."""
     try:
         yield
     except AudioError as error:
@@ -106,7 +106,7 @@ def cut_short(found: int, expected: int, unit: str) -> AudioError:
 
 
 def _check_is_file(path: Path) -> None:
-    """Refuse what is no file without opening it: a FIFO or a device would hang or never end."""
+    """Refuse folders, and devices and FIFOs, which would hang or never end."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def _check_is_file(path: Path) -> None:
 
 
 def _check_size(path: Path, head: bytes) -> None:
-    """Refuse a wav or aiff file with fewer bytes than its header says: libsndfile would play what there is."""
+    """Refuse a wav or aiff file that is smaller than its header says; libsndfile would read the rest."""
     if len(head) < 28 or head[8:12] not in (b"WAVE", b"AVI ", b"AIFF", b"AIFC"):
         return
     promised = int.from_bytes(head[4:8], "little" if head[3:4] == b"F" else "big")
@@ -139,7 +139,7 @@ class _SoundFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 def _sndfile(path: Path) -> _SoundFile:
-    # libsndfile is given a descriptor, because it would let the name of a file decide how to read it.
+    # libsndfile gets a descriptor: with a name, the suffix would decide how it reads the file.
     return _SoundFile(str(path) if sys.platform == "win32" else os.open(path, os.O_RDONLY))
 
 
@@ -171,7 +171,7 @@ def _decode_sndfile(path: Path) -> Iterator[Float32]:
 
 def _open_ffmpeg(path: Path) -> OpenFile:
     with _ffmpeg(path) as (container, stream):
-        # Some codecs tell the true rate only with the first frame.
+        # The true rate of some codecs is known with the first frame only.
         frame = next(_frames(container, stream), None)
         if frame is None:
             raise RuntimeError("it holds no sound")
@@ -252,7 +252,7 @@ def _length(container: Any, stream: Any, rate: int) -> tuple[int, bool]:
     kind = container.format.name.split(",")[0]
     if stream.duration:
         samples = stream.duration * stream.time_base * rate
-        # FFmpeg guesses from the bit rate if an mp3 file does not tell, which hardly gives a whole number.
+        # If an mp3 file has no count, FFmpeg guesses from the bit rate, which hardly gives a whole number.
         return round(samples), kind in _TIMED or (kind == "mp3" and samples.denominator == 1)
     samples = Fraction(max(0, container.duration or 0), av.time_base) * rate
     return round(samples), kind in _TIMED and len(container.streams) == 1

@@ -32,7 +32,7 @@ FFMPEG_CODECS = {"mp3": ("libmp3lame", "mp3"), "m4a": ("aac", "ipod")}
 
 @contextmanager
 def unwritable(path: Path) -> Iterator[None]:
-    """Raise what goes wrong while a file is written as an OutputError of one sentence."""
+    """Turn errors while a file is written into an OutputError of one sentence that names the file."""
     try:
         yield
     except VocalsepError:
@@ -109,7 +109,7 @@ class FfmpegEncoder:
     def __init__(self, path: Path, audio_format: str, sample_rate: int, channels: int, tags: Mapping[str, str]) -> None:
         codec, container = FFMPEG_CODECS[audio_format]
         self._rate, self._layout, self._written = sample_rate, "mono" if channels == 1 else "stereo", 0
-        # An mp4 file then tells its length to the sample.
+        # The length in the header is then exact to the sample.
         options = {"movie_timescale": str(sample_rate)} if container == "ipod" else {}
         self._file: Any = av.open(f"file:{path}", "w", format=container, container_options=options)
         self._file.metadata.update(tags_of.to_ffmpeg(tags))

@@ -12,7 +12,7 @@ from vocalsep.audio.waveform import Float32, validate_sample_rate, validate_wave
 class Resampler:
     """Resample a waveform that comes in blocks.
 
-    All blocks together become what `resample` makes of the whole, sample for sample, whatever their sizes.
+    The result equals that of `resample` for the whole, sample for sample, whatever the sizes of the blocks.
 
     Parameters
     ----------

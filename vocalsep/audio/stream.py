@@ -31,7 +31,7 @@ class AudioReader:
     Attributes
     ----------
     path : Path
-        As given.
+        Path of the file.
     sample_rate : int
         Hz.
     channels : int
@@ -113,7 +113,7 @@ def _regrouped(parts: Iterable[Float32], size: int) -> Iterator[Float32]:
 
 
 class AudioWriter:
-    """An audio file that is written block by block, to exactly the path that is given.
+    """An audio file that is written block by block, to exactly its path.
 
     Leaving the context after an error removes the file.
 
@@ -137,7 +137,7 @@ class AudioWriter:
     Attributes
     ----------
     path : Path
-        As given.
+        Path of the file.
     clipped : int
         Samples beyond full scale that have been clipped so far. Float32 and lossy formats clip none.
 
@@ -182,7 +182,7 @@ class AudioWriter:
         Parameters
         ----------
         block : ndarray, shape (channels, n)
-            Float32 with full scale +-1. Integer formats take the nearest step, and clip what exceeds full scale.
+            Float32 with full scale +-1. Integer formats take the nearest step, and clip samples beyond full scale.
 
         Raises
         ------
