@@ -174,7 +174,9 @@ class TestCommand:
     def test_table(self, stems):
         result = self.run(stems)
         assert result.exit_code == 0, result.output
-        rows = {line[:16].strip(): [float(cell) for cell in line[16:].split()] for line in result.stdout.splitlines()[1:]}
+        rows = {
+            line[:16].strip(): [float(cell) for cell in line[16:].split()] for line in result.stdout.splitlines()[1:]
+        }
         assert list(rows) == ["bass", "soprano", "all"]
         assert rows["soprano"] == pytest.approx([20, 20, 20], abs=0.2)
         assert rows["all"] == pytest.approx([20, 20, np.mean([rows["soprano"][2], rows["bass"][2]])], abs=0.2)

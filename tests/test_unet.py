@@ -159,6 +159,7 @@ class TestLoss:
             assert parameter.grad.abs().max() > 0 or name.endswith("bias"), name
 
 
+@pytest.mark.slow
 def test_it_learns_to_follow_f0(batch, stems):
     """Trained on one mixture: the loss falls, and every stem is better than the mixture."""
     torch.manual_seed(0)
@@ -185,6 +186,7 @@ class TestSeparation:
         found = separate_unet(mixture, tracks, with_masks(monkeypatch, untrained(), 1.0))
         assert np.abs(found - mixture).max() < 1e-5
 
+    @pytest.mark.slow
     def test_chunks_equal_the_whole(self, sing, monkeypatch):
         """On sound of one level: each chunk is normalised by itself."""
         f0 = np.array([[500.0], [300.0]], dtype=np.float32).repeat(300, axis=1)

@@ -146,6 +146,7 @@ def test_loss_reaches_all_parameters(batch):
         assert parameter.grad.abs().max() > 0, name
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_mixture_alone(batch, stems):
     """Trained on one mixture, without its stems: the loss falls, and every stem is better than the mixture."""
     torch.manual_seed(0)

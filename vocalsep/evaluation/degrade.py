@@ -26,29 +26,6 @@ Degradation: TypeAlias = Callable[[Float32, F0Tracks], tuple[Float32, int, F0Tra
 """From a waveform at 16 kHz and its f0 tracks to a waveform, its sample rate in Hz and its f0 tracks."""
 
 
-def direct_to_reverberant_db(rt60: float, volume: float, distance: float) -> float:
-    """Return the level of direct over reverberant sound in a diffuse field, for a source that radiates evenly.
-
-    20 log10(r / distance) with the critical distance r = 0.057 sqrt(volume / rt60) in m (H. Kuttruff, "Room
-    Acoustics").
-
-    Parameters
-    ----------
-    rt60 : float
-        Reverberation time in seconds.
-    volume : float
-        Volume of the room in cubic metres.
-    distance : float
-        Distance from source to microphone in metres.
-
-    Examples
-    --------
-    >>> round(direct_to_reverberant_db(2.0, 5000.0, 2.85), 1)
-    0.0
-    """
-    return 20 * math.log10(0.057 * math.sqrt(volume / rt60) / distance)
-
-
 def reverberate(audio: Float32, rt60: float, ratio_db: float = 0.0) -> Float32:
     """Put a recording into a room: the direct sound, then white noise that decays exponentially.
 
@@ -98,7 +75,12 @@ def mp3(audio: Float32) -> Float32:
 
 
 def _room(rt60: float, volume: float, distance: float) -> Degradation:
-    ratio_db = direct_to_reverberant_db(rt60, volume, distance)
+    """Return a room of a volume in m^3, with the microphone at a distance in m.
+
+    In a diffuse field, direct and reverberant sound are level at the critical distance, 0.057 sqrt(volume / rt60) in m
+    (H. Kuttruff, "Room Acoustics").
+    """
+    ratio_db = 20 * math.log10(0.057 * math.sqrt(volume / rt60) / distance)
     return lambda audio, truth: (reverberate(audio, rt60, ratio_db), MODEL_SAMPLE_RATE, truth)
 
 

@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-`truth` and `estimate` are arrays of one shape (voices, frames) in Hz, 0 = unvoiced. A pitch is right if it is within 50
-cents of the true one. A voice that never sings has no score (NaN).
+`truth` and `estimate` are arrays of one shape (voices, frames) in Hz on the 16-ms grid, 0 = unvoiced; other shapes
+raise F0Error. A pitch is right if it is within 50 cents of the true one. A voice that never sings has no score (NaN).
 
 Metrics
 -------
@@ -55,24 +55,9 @@ Tracks = NDArray[np.float64]
 
 
 def f_measure(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
-    """Return the F-measure of each voice: the harmonic mean of precision and recall.
+    """Return the F-measure of each voice in [0, 1], shape (voices,): the harmonic mean of precision and recall.
 
     Precision is the share of right frames among those voiced in the estimate, recall among those voiced in the truth.
-
-    Parameters
-    ----------
-    truth, estimate : array_like, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-
-    Returns
-    -------
-    ndarray, shape (voices,)
-        F-measure in [0, 1]; NaN for a voice that is unvoiced in both.
-
-    Raises
-    ------
-    F0Error
-        If the shapes differ.
 
     Examples
     --------
@@ -88,26 +73,11 @@ def f_measure(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
 
 
 def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
-    """Count what becomes of the frames of each voice that are voiced in truth or estimate.
+    """Count what becomes of the frames that are voiced in truth or estimate, shape (voices, 6), as in `OUTCOMES`.
 
     Where both are voiced, the first of these that fits counts: right; the true note of another voice; one or two
     octaves off; another pitch. A frame that is voiced in the estimate only is a false alarm, one that is voiced in the
     truth only is missed.
-
-    Parameters
-    ----------
-    truth, estimate : array_like, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-
-    Returns
-    -------
-    ndarray, shape (voices, 6)
-        Number of frames in the order of `OUTCOMES`.
-
-    Raises
-    ------
-    F0Error
-        If the shapes differ.
 
     Examples
     --------
@@ -158,17 +128,7 @@ def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike) ->
     An estimate in a frame that is unvoiced in the truth is wrong. Frames that are unvoiced in the estimate do not
     count.
 
-    Parameters
-    ----------
-    truth, estimate : array_like, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    confidence : array_like, shape (voices, frames)
-        Confidence in [0, 1]; a value on the edge of a bin counts in the bin above it.
-
-    Raises
-    ------
-    F0Error
-        If the shapes differ.
+    Confidence has the shape of the tracks and is in [0, 1]; a value on the edge of a bin counts in the bin above it.
 
     Examples
     --------
@@ -177,38 +137,22 @@ def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike) ->
     (array([0, 1, 0, 0, 1, 0, 0, 0, 0, 1]), 0.22)
     """
     true, found = _pair(truth, estimate)
-    given = np.asarray(confidence, dtype=np.float64)
-    if given.shape != found.shape:
-        raise F0Error(f"confidence must have the shape of the estimate, {found.shape}, but got {given.shape}")
+    probability = np.asarray(confidence, dtype=np.float64)
+    if probability.shape != found.shape:
+        raise F0Error(f"confidence must have the shape of the estimate, {found.shape}, but got {probability.shape}")
     voiced = found > 0
     # The margin puts 0.8 in float32, which is a little above or below 0.8, into the bin from 0.8 to 0.9.
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
-    place = np.clip(np.searchsorted(edges, given[voiced] + 1e-6, side="right") - 1, 0, CONFIDENCE_BINS - 1)
+    place = np.clip(np.searchsorted(edges, probability[voiced] + 1e-6, side="right") - 1, 0, CONFIDENCE_BINS - 1)
     frames = np.bincount(place, minlength=CONFIDENCE_BINS)
     with np.errstate(invalid="ignore"):
-        mean = np.bincount(place, weights=given[voiced], minlength=CONFIDENCE_BINS) / frames
+        mean = np.bincount(place, weights=probability[voiced], minlength=CONFIDENCE_BINS) / frames
         right = np.bincount(place, weights=_right(found, true)[voiced], minlength=CONFIDENCE_BINS) / frames
     return Calibration(frames, mean, right)
 
 
 def multipitch_scores(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
-    """Return mir_eval's figures for the set of pitches in each frame.
-
-    Parameters
-    ----------
-    truth, estimate : array_like, shape (voices, frames)
-        F0 in Hz on the 16-ms grid, 0 = unvoiced.
-
-    Returns
-    -------
-    ndarray, shape (5,)
-        In the order of `MULTIPITCH_METRICS`; NaN if nobody sings in the truth.
-
-    Raises
-    ------
-    MissingExtraError
-        If mir_eval is not installed.
-    """
+    """Return mir_eval's figures for the set of pitches in each frame, shape (5,), as in `MULTIPITCH_METRICS`."""
     true, found = _pair(truth, estimate)
     if not (true > 0).any():
         return np.full(len(MULTIPITCH_METRICS), np.nan)
@@ -221,24 +165,9 @@ def multipitch_scores(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float
 
 
 def melody_scores(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
-    """Return mir_eval's figures of melody extraction for each voice.
+    """Return mir_eval's figures of melody extraction for each voice, shape (voices, 5), as in `MELODY_METRICS`.
 
     A frame that the estimate leaves unvoiced has no pitch, so it also counts against raw pitch accuracy.
-
-    Parameters
-    ----------
-    truth, estimate : array_like, shape (voices, frames)
-        F0 in Hz on the 16-ms grid, 0 = unvoiced.
-
-    Returns
-    -------
-    ndarray, shape (voices, 5)
-        In the order of `MELODY_METRICS`; NaN for a voice that never sings in the truth.
-
-    Raises
-    ------
-    MissingExtraError
-        If mir_eval is not installed.
     """
     melody = require_mir_eval().melody
     true, found = _pair(truth, estimate)

@@ -83,13 +83,7 @@ def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> Values:
 
 
 def same_shape(reference: ArrayLike, estimate: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return reference and estimate in double precision.
-
-    Raises
-    ------
-    AudioError
-        If their shapes differ.
-    """
+    """Return reference and estimate in double precision; raise AudioError if their shapes differ."""
     s, e = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
     if s.shape != e.shape:
         raise AudioError(f"reference and estimate must have one shape, but have {s.shape} and {e.shape}")
@@ -134,13 +128,7 @@ def protocol_frames(
 
 
 def validate_stems(references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike) -> None:
-    """Check the shapes of stems and mixture.
-
-    Raises
-    ------
-    AudioError
-        If they do not fit.
-    """
+    """Raise AudioError if the shapes of stems and mixture do not fit."""
     s, e, x = np.shape(references), np.shape(estimates), np.shape(mixture)
     if len(s) != 2 or s != e or x != s[1:]:
         raise AudioError(

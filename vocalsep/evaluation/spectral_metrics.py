@@ -2,10 +2,10 @@
 
 Conventions
 -----------
-`reference` and `estimate` are waveforms of shape (..., samples); S and E below are their magnitude spectrograms. The
-STFT has a Hann window of 512 samples at 16 kHz and a hop of 256; the waveform is mirrored at its ends. Phase does not
-matter to these metrics, unlike to SI-SDR. The definitions are those of [1]_; where its text is silent (window, mel
-bands, floor), they follow the authors' published evaluation.
+`reference` and `estimate` are waveforms of one shape (..., samples) at 16 kHz, full scale +-1; S and E below are their
+magnitude spectrograms. The STFT has a Hann window of 512 samples and a hop of 256; the waveform is mirrored at its
+ends. Phase does not matter to these metrics, unlike to SI-SDR. The definitions are those of [1]_; where its text is
+silent (window, mel bands, floor), they follow the authors' published evaluation. Other shapes raise AudioError.
 
 Metrics
 -------
@@ -44,22 +44,7 @@ _FRAMES_AT_ONCE = 64  # 1-s frames whose spectrograms are in memory together
 
 
 def spectral_snr(reference: ArrayLike, estimate: ArrayLike) -> Values:
-    """Return the spectral SNR.
-
-    Parameters
-    ----------
-    reference, estimate : array_like, shape (..., samples)
-        Waveforms at 16 kHz.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        Ratio in dB; 0 for a silent estimate, inf for a perfect one, NaN if both are silent.
-
-    Raises
-    ------
-    AudioError
-        If the shapes differ.
+    """Return the spectral SNR in dB, shape (...): 0 for a silent estimate, inf for a perfect one.
 
     Examples
     --------
@@ -74,24 +59,9 @@ def spectral_snr(reference: ArrayLike, estimate: ArrayLike) -> Values:
 
 
 def spectral_si_snr(reference: ArrayLike, estimate: ArrayLike) -> Values:
-    """Return the scale-invariant spectral SNR.
+    """Return the scale-invariant spectral SNR in dB, shape (...): 10 log10(sum (a S)^2 / sum (E - a S)^2).
 
-    10 log10(sum (a S)^2 / sum (E - a S)^2) with a = sum S E / sum S^2.
-
-    Parameters
-    ----------
-    reference, estimate : array_like, shape (..., samples)
-        Waveforms at 16 kHz.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        Ratio in dB; -inf for a silent estimate, NaN for a silent reference.
-
-    Raises
-    ------
-    AudioError
-        If the shapes differ.
+    The scale is a = sum S E / sum S^2. A silent estimate gives -inf, a silent reference NaN.
     """
     s, e = _magnitudes(reference, estimate)
     scale = (s * e).sum(dim=(-1, -2)) / (s**2).sum(dim=(-1, -2))
@@ -102,25 +72,10 @@ def spectral_si_snr(reference: ArrayLike, estimate: ArrayLike) -> Values:
 
 
 def mel_cepstral_distance(reference: ArrayLike, estimate: ArrayLike) -> Values:
-    """Return the mel-cepstral distance: ||c(S) - c(E)|| in each frame of the spectrogram, mean over frames.
+    """Return the mel-cepstral distance, shape (...): mean over frames of ||c(S) - c(E)||.
 
     c are the first 13 coefficients of the orthonormal DCT-II of ln(power in 128 triangular mel bands + 1e-6). The level
     counts, and there is no factor to dB.
-
-    Parameters
-    ----------
-    reference, estimate : array_like, shape (..., samples)
-        Waveforms at 16 kHz, full scale +-1.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        Distance, 0 or more.
-
-    Raises
-    ------
-    AudioError
-        If the shapes differ.
     """
     s, e = _magnitudes(reference, estimate)
     distance: Values = (_mel_cepstra(s) - _mel_cepstra(e)).norm(dim=-2).mean(dim=-1).numpy()
@@ -134,22 +89,7 @@ METRICS = {"spectral SNR": spectral_snr, "spectral SI-SNR": spectral_si_snr, "MC
 def spectral_scores(references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike) -> dict[str, list[Values]]:
     """Return all `METRICS` of each voice in the frames of `metrics.protocol_frames`, the mixture at a peak of 1.
 
-    Parameters
-    ----------
-    references, estimates : array_like, shape (voices, samples)
-        True and separated stems at 16 kHz.
-    mixture : array_like, shape (samples,)
-        Mixture of the true stems.
-
-    Returns
-    -------
-    dict from str to list of ndarray, shape (frames,)
-        For each metric and voice, scores of the frames that count.
-
-    Raises
-    ------
-    AudioError
-        If the shapes do not fit.
+    Parameters are those of `metrics.frame_scores`; each metric has a list with the scores of each voice.
     """
     validate_stems(references, estimates, mixture)
     stems = same_shape(references, estimates)

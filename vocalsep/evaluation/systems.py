@@ -1,7 +1,7 @@
 """The systems that the benchmarks compare.
 
 `SYSTEMS` is the table of systems, `NETWORKS` says how the networks that they use are trained. A further system is one
-more row. Every system separates a mixture with f0 tracks that are given to it: `separate(mixture, tracks) -> stems`.
+more row. Every system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`.
 """
 
 from __future__ import annotations

@@ -77,18 +77,12 @@ class Run:
             raise WeightsError(f"{path}: is not the record of a run; remove the folder to train again") from error
 
     def write(self, folder: Path) -> None:
-        """Write `run.json`.
-
-        Raises
-        ------
-        OutputError
-            If the folder cannot be written to.
-        """
+        """Write `run.json`; raise OutputError if that is not possible."""
         write_file(folder / _RECORD, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
 
 class TrainedNetworks:
-    """Networks that are trained on single singers when they are first asked for.
+    """Networks that are trained on single singers when they are first needed.
 
     Parameters
     ----------
@@ -199,24 +193,10 @@ def mixture_seconds(pieces: Sequence[Piece]) -> float:
 
 
 def shortened(pieces: Sequence[Piece], seconds: float) -> list[Piece]:
-    """Return so many seconds of mixture: of every take the same fraction, from the first sung note of its piece on.
-
-    Raises
-    ------
-    OptionError
-        If the pieces are shorter.
-    """
+    """Return so many seconds of mixture: of every take the same fraction, from the first sung note of its piece on."""
     sung = [without_start(piece) for piece in pieces]
-    available = mixture_seconds(sung)
-    if not 0 < seconds <= available:
-        raise OptionError(
-            f"{seconds:g} s of training audio are too much or too little; expected up to {available:.1f}",
-            parameter="seconds",
-        )
-    return [
-        {part: [take.part(0.0, seconds / available) for take in takes] for part, takes in piece.items()}
-        for piece in sung
-    ]
+    share = seconds / mixture_seconds(sung)
+    return [{part: [take.part(0.0, share) for take in takes] for part, takes in piece.items()} for piece in sung]
 
 
 def without_start(piece: Piece) -> Piece:

@@ -1,1 +1,5 @@
-"""Systems to compare with: `separate(mixture, tracks) -> stems` each, some with a network as third argument."""
+"""Systems to compare with.
+
+All separate alike: from a mixture, shape (samples,) at 16 kHz, and the f0 tracks of its voices to stems, shape (voices,
+samples). Those that have learned take their network, in eval mode, as third argument.
+"""

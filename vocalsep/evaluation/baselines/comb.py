@@ -25,22 +25,7 @@ def comb_power(f0: Tensor, grid: StftGrid, first: int, last: int) -> Tensor:
 
 
 def separate_comb(mixture: Float32, tracks: F0Tracks, sample_rate: int = MODEL_SAMPLE_RATE) -> Float32:
-    """Return the stems that the comb cuts out of a mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording.
-    tracks : F0Tracks
-        F0 of the voices.
-    sample_rate : int
-        Sample rate in Hz.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems that add up to the mixture.
-    """
+    """Return the stems that the comb cuts out of a mixture at any sample rate in Hz; they add up to it."""
     grid = StftGrid.of_duration(sample_rate)
     f0 = torch.from_numpy(tracks.resampled(HOP, grid.n_frames(len(mixture))).frequencies)
     power = lambda first, last: comb_power(f0, grid, first, last)  # noqa: E731

@@ -25,20 +25,7 @@ GRID = StftGrid.of_duration()
 
 
 def separate_ideal(mixture: Float32, stems: Float32) -> Float32:
-    """Return the stems that ideal ratio masks, the shares of the true stems in the power, cut out of a mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording at 16 kHz.
-    stems : ndarray, shape (voices, samples)
-        The true stems.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems that add up to the mixture.
-    """
+    """Return the stems that ideal ratio masks, the shares of the true stems in the power, cut out of a mixture."""
     true = torch.from_numpy(stems)
     return cut(torch.from_numpy(mixture), GRID, len(stems), lambda first, last: power(true, GRID, first, last)).numpy()
 
@@ -66,21 +53,9 @@ def ideal_parameters(stems: Float32, tracks: F0Tracks, separator: Separator) -> 
 
 
 def separate_by_parameters(mixture: Float32, voices: list[VoiceParameters], *, use_phase: bool = True) -> Float32:
-    """Return the stems that the masks of known parameters cut out of a mixture.
+    """Return the stems that the masks of `ideal_parameters` cut out of a mixture.
 
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording at 16 kHz.
-    voices : list of VoiceParameters
-        Parameters of each voice, from `ideal_parameters`.
-    use_phase : bool
-        Weigh harmonics by the mixture's instantaneous frequency.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems that add up to the mixture.
+    With `use_phase`, harmonics are weighed by the mixture's instantaneous frequency.
     """
     waveform = torch.from_numpy(mixture)
 

@@ -133,22 +133,7 @@ def frame_chunks(n_frames: int) -> Iterator[slice]:
 
 
 def separate_nmf(mixture: Float32, tracks: F0Tracks, *, iterations: int = ITERATIONS) -> Float32:
-    """Return the stems that f0-informed NMF cuts out of a mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording at 16 kHz.
-    tracks : F0Tracks
-        F0 of the voices.
-    iterations : int
-        Number of updates.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems that add up to the mixture.
-    """
+    """Return the stems that f0-informed NMF cuts out of a mixture; they add up to it."""
     waveform = torch.from_numpy(mixture)
     magnitude = stft(waveform, GRID).abs()
     f0 = torch.from_numpy(tracks.resampled(HOP, magnitude.shape[1]).frequencies)

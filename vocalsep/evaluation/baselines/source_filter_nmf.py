@@ -150,22 +150,7 @@ def _ratio(magnitude: Tensor, excitation: Tensor, shapes: Tensor, gains: Tensor)
 
 
 def separate_source_filter_nmf(mixture: Float32, tracks: F0Tracks, *, iterations: int = ITERATIONS) -> Float32:
-    """Return the stems that source-filter NMF cuts out of a mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording at 16 kHz.
-    tracks : F0Tracks
-        F0 of the voices.
-    iterations : int
-        Number of updates.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems that add up to the mixture.
-    """
+    """Return the stems that source-filter NMF cuts out of a mixture; they add up to it."""
     waveform = torch.from_numpy(mixture)
     magnitude = stft(waveform, GRID).abs().T.contiguous()
     f0 = torch.from_numpy(tracks.resampled(HOP, len(magnitude)).frequencies)

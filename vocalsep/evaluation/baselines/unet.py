@@ -227,22 +227,7 @@ def unet_loss(network: ConditionedUnet, batch: Batch, *, half: bool = HALF_PRECI
 
 
 def separate_unet(mixture: Float32, tracks: F0Tracks, network: ConditionedUnet) -> Float32:
-    """Return the stems that the masks of the network cut out of a mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording at 16 kHz.
-    tracks : F0Tracks
-        F0 of the voices.
-    network : ConditionedUnet
-        The U-Net in eval mode.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems; they need not add up to the mixture.
-    """
+    """Return the stems that the masks of the network cut out of a mixture; they need not add up to it."""
     device = next(network.parameters()).device
     waveform = torch.from_numpy(mixture).to(device)
     frames = GRID.n_frames(len(waveform))

@@ -179,22 +179,7 @@ class UsNetwork(nn.Module):
 
 
 def separate_us(mixture: Float32, tracks: F0Tracks, network: UsNetwork) -> Float32:
-    """Return the stems that the network's masks cut out of a mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, shape (samples,)
-        The recording at 16 kHz.
-    tracks : F0Tracks
-        F0 of the voices.
-    network : UsNetwork
-        The network in eval mode.
-
-    Returns
-    -------
-    ndarray, shape (voices, samples)
-        Stems that add up to the mixture.
-    """
+    """Return the stems that the network's masks cut out of a mixture; they add up to it."""
     device = next(network.parameters()).device
     waveform = torch.from_numpy(mixture).to(device)
     grid = StftGrid.of_duration()
@@ -206,17 +191,7 @@ def separate_us(mixture: Float32, tracks: F0Tracks, network: UsNetwork) -> Float
 
 
 def estimate_chunks(waveform: Tensor, f0: Tensor, network: UsNetwork) -> VoiceParameters:
-    """Return the parameters of a recording, estimated in chunks as long as the excerpts of training.
-
-    Parameters
-    ----------
-    waveform : Tensor, shape (samples,)
-        The recording at 16 kHz.
-    f0 : Tensor, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    network : UsNetwork
-        The network in eval mode.
-    """
+    """Return the parameters of a waveform (samples,) with f0 (voices, frames), in chunks as long as in training."""
     scaled = waveform * (_PEAK / waveform.abs().max().clamp_min(1e-6))
     parts = []
     for chunk in chunks(f0.shape[-1], _CHUNK_FRAMES, _WARM_UP_FRAMES):
