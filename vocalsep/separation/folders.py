@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
 from vocalsep.audio import AUDIO_SUFFIXES, AudioReader, Float32, read
 from vocalsep.audio.downmix import Downmix
 from vocalsep.errors import AudioError, F0Error, printable, reason
@@ -87,7 +85,4 @@ def f0_from_guides(folder: Path, names: Sequence[str] | None, crepe: Crepe) -> F
             with AudioReader(files[name]) as reader:
                 downmixes[name] = stack.enter_context(Downmix.of_recording(reader))
         tracks = f0_from_downmixes(downmixes, crepe)
-    if names is not None:
-        return tracks
-    medians = [float(np.median(f0[f0 > 0])) if f0.any() else 0.0 for f0 in tracks.frequencies]
-    return tracks.select([tracks.names[row] for row in np.argsort(medians)[::-1]])
+    return tracks.high_to_low() if names is None else tracks
