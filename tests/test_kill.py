@@ -1,6 +1,6 @@
 """Runs that are killed or interrupted leave no half-written file, and the next run finishes the rest.
 
-A process that has everything loaded forks one for each run, so that a kill costs a tenth of a second. Set VOCALSEP_KILLS
+A process that has everything loaded forks one for each run, so a kill costs a tenth of a second. Set VOCALSEP_KILLS
 to kill more often.
 """
 

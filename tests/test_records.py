@@ -124,7 +124,7 @@ class TestObstacles:
         ],
     )
     def test_stems_made_with_other_options(self, done, options):
-        assert list(options)[0] in self.refused(**options)
+        assert next(iter(options)) in self.refused(**options)
 
     def test_stems_made_with_other_weights(self, done, tiny_model):
         assert "estimator" in self.refused(model=tiny_model)
@@ -198,7 +198,7 @@ class TestKills:
         run()
         total = steps
         assert total >= 6  # two reports, two stems, the record twice
-        for limit in range(total):
+        for limit in range(total):  # noqa: B007 (step reads it)
             prepare()
             with pytest.raises(Kill):
                 run()

@@ -152,15 +152,16 @@ def check(job: Job, options: JobOptions) -> Result | None:
         unlike = "exists, and no separation.json lists it"
         if record is not None:
             unlike = difference(record, job.source, options.setup)
-        obstacles = [job.record] if unlike and os.path.lexists(job.record) else []
-        intact = 0
+        intact, obstacles = 0, []
         for name, path in job.targets.items():
             if os.path.lexists(path):
                 found = describe_stem(path, job.record)
                 if record is not None and not unlike and record["stems"].get(name) == found:
                     intact += 1
                 elif interrupted is None or interrupted["stems"].get(name, {}).get("file") != found["file"]:
-                    obstacles.insert(0, path)
+                    obstacles.append(path)
+        if unlike and os.path.lexists(job.record):
+            obstacles.append(job.record)
         if intact == len(job.targets):
             return Result(job.source, "skipped", files=job.targets, record=record)
         if obstacles:
@@ -223,9 +224,12 @@ def _adapt(
     wanted = options.separation
     with AudioReader(job.source) as reader, Downmix.of_recording(reader) as downmix:
         tracks = separator.track(downmix, options.f0s, wanted.voices, progress)
-        adapted = adapt(
-            separator, [(downmix, tracks)], seconds=wanted.adapt_seconds, seed=wanted.seed, progress=progress
-        )
+        try:
+            adapted = adapt(
+                separator, [(downmix, tracks)], seconds=wanted.adapt_seconds, seed=wanted.seed, progress=progress
+            )
+        except AudioError as error:  # too little singing
+            raise AudioError(f"{printable(job.source)}: {error}") from error
     return adapted.separator, tracks, str(adapted)
 
 

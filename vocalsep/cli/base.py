@@ -26,6 +26,9 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of the signal, as in shells."""
 
 
+_INTERRUPTS = "vocalsep.interrupts"
+
+
 class Command(click.Command):
     """A command that shows its options in groups and its errors on one line.
 
@@ -55,13 +58,14 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn errors into one line on stderr and an exit code."""
         with _signals() as interrupts, warnings.catch_warnings():
+            ctx.meta[_INTERRUPTS] = interrupts
             _show_own_warnings()
             try:
                 return super().invoke(ctx)
             except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
                 raise
             except (Exception, KeyboardInterrupt) as error:
-                # An interrupted import or a C extension can turn KeyboardInterrupt into any other exception.
+                # See raise_interrupt.
                 if interrupts or isinstance(error, KeyboardInterrupt):
                     click.echo("Interrupted.", err=True)
                     ctx.exit(INTERRUPTED)
@@ -79,6 +83,15 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands."""
         return list(self.commands)
+
+
+def raise_interrupt(ctx: click.Context) -> None:
+    """Raise KeyboardInterrupt again if there was one.
+
+    Imports and C extensions that are interrupted can turn it into another exception or lose it.
+    """
+    if ctx.meta[_INTERRUPTS]:
+        raise KeyboardInterrupt
 
 
 def sentence(error: BaseException, command: click.Command) -> str:

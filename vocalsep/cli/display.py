@@ -14,15 +14,15 @@ from vocalsep.batch.job import Result, check
 from vocalsep.batch.plan import Job
 from vocalsep.batch.report import table
 from vocalsep.batch.run import Batch, Monitor
-from vocalsep.cli.base import sentence
+from vocalsep.cli.base import raise_interrupt, sentence
 from vocalsep.errors import VocalsepError, printable
 
 _F0_ENDS_EARLY = 0.5  # seconds by which f0 tracks may be shorter than the recording without a note
 _BAR = "{percentage:3.0f}% {bar} {remaining} left {desc}"
 
 # Start of each stage and its share of the time, on two cores without a GPU.
-_STAGES = {"reading": (0.0, 0.02), "f0": (0.02, 0.4), "masks": (0.42, 0.55), "writing": (0.97, 0.03)}
-_STAGES_ADAPT = {"f0": (0.0, 0.15), "adaptation": (0.15, 0.6), "masks": (0.75, 0.24), "writing": (0.99, 0.01)}
+_STAGES = {"reading": (0.0, 0.02), "f0": (0.02, 0.25), "masks": (0.27, 0.71), "writing": (0.98, 0.02)}
+_STAGES_ADAPT = {"f0": (0.0, 0.1), "adaptation": (0.1, 0.65), "masks": (0.75, 0.24), "writing": (0.99, 0.01)}
 
 
 class Display(Monitor):
@@ -32,12 +32,12 @@ class Display(Monitor):
     ----------
     batch : Batch
         The run.
-    command : click.Command
-        The command, whose flags errors name.
+    ctx : click.Context
+        Context of the command, whose flags errors name.
     """
 
-    def __init__(self, batch: Batch, command: click.Command) -> None:
-        self._batch, self._command = batch, command
+    def __init__(self, batch: Batch, ctx: click.Context) -> None:
+        self._batch, self._ctx = batch, ctx
         self._single = len(batch.plan.jobs) + len(batch.plan.unreadable) == 1
         self._stages = _STAGES_ADAPT if batch.options.separation.adapt else _STAGES
         self._bar: Any = None
@@ -64,6 +64,7 @@ class Display(Monitor):
 
     def progress(self, job: Job, stage: str, fraction: float) -> None:
         """Move the bar."""
+        raise_interrupt(self._ctx)
         if self._amounts:
             start, share = self._stages.get(stage, (0.0, 0.0))
             done = self._done + self._amounts[job.source] * (start + share * fraction)
@@ -72,11 +73,12 @@ class Display(Monitor):
 
     def finished(self, result: Result) -> None:
         """Print the result of a recording."""
+        raise_interrupt(self._ctx)  # not a failure of the recording
         if self._bar is not None:
             self._bar.clear()
         if result.error is not None:
             if not self._single:  # the error of a single recording ends the command
-                click.echo(f"Error: {sentence(result.error, self._command)}", err=True)
+                click.echo(f"Error: {sentence(result.error, self._ctx.command)}", err=True)
         elif result.status == "skipped":
             click.echo(f"{printable(result.source)}: done before, skipped")
         else:

@@ -159,7 +159,7 @@ def separate(
     if dry_run:
         show_plan(planned, ctx.command)
         return
-    with Display(planned, ctx.command) as display:
+    with Display(planned, ctx) as display:
         results = planned.run(display, ["vocalsep", *sys.argv[1:]])
     failed = [result.error for result in results if result.error is not None]
     if failed and len(results) == 1:
