@@ -15,7 +15,7 @@ from vocalsep import audio, separate_files, weights
 from vocalsep.batch.job import JobOptions
 from vocalsep.batch.plan import Job, make_plan
 from vocalsep.batch.processes import run_in_processes
-from vocalsep.batch.run import Batch, BatchOptions, Monitor, prepare
+from vocalsep.batch.run import BatchOptions, BatchRun, Monitor, prepare
 from vocalsep.errors import AudioError, OptionError, OutputError, VocalsepError, WeightsError
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.paths import safe_name
@@ -333,7 +333,7 @@ class TestNetworks:
     def networks(self, tiny_model, tiny_tracker) -> dict[str, object]:
         return {"model": tiny_model, "tracker": tiny_tracker, "device": "cpu"}
 
-    def batch(self, networks, jobs: int) -> Batch:
+    def batch(self, networks, jobs: int) -> BatchRun:
         options = NetworkOptions(model=str(networks["model"]), tracker=str(networks["tracker"]), device="cpu")
         return prepare(["in"], "out", SeparationOptions("SA"), OutputOptions(), options, BatchOptions(jobs=jobs))
 

@@ -99,16 +99,7 @@ class Result:
 def run_job(
     job: Job, options: JobOptions, load: Callable[[], Separator], progress: ProgressCallback = no_progress
 ) -> Result:
-    """Skip or separate a recording; an error becomes a failed result.
-
-    Parameters
-    ----------
-    job, options
-        The recording, and how to separate it.
-    load : callable
-        Returns the separator; called only if it is needed.
-    progress : callable
-        Called with the stage and the fraction that is done.
+    """Skip or separate a recording; an error becomes a failed result. `load` is called if a separator is needed.
 
     Raises
     ------

@@ -27,19 +27,10 @@ _QUEUED = 2  # tasks in flight for each that can run, so that no worker waits an
 def run_on_ray(
     jobs: Sequence[Job], options: JobOptions, address: str, per_gpu: int, finish: Callable[[Job, Result], None]
 ) -> None:
-    """Separate recordings on a Ray cluster.
+    """Separate recordings on a Ray cluster; `per_gpu` of them share a GPU.
 
-    Parameters
-    ----------
-    jobs, options
-        The recordings, and how to separate them.
-    address : str
-        Address of the cluster ("auto", "host:port", "ray://host:port"), or "local" to start one on this machine that
-        ends with the run.
-    per_gpu : int
-        Number of recordings that share a GPU.
-    finish : callable
-        Called with each result as it comes.
+    The address is "auto", "host:port" or "ray://host:port", or "local" for a cluster on this machine that ends with the
+    run.
 
     Raises
     ------
@@ -104,10 +95,8 @@ def _drive(
                         raise error.cause from error
                     result = failure(job.source, error)
                 except ray.exceptions.RayError as error:
-                    text = (
-                        f"its worker died {1 + _RETRIES} times; it may need more memory ({one_line(str(error), 200)})"
-                    )
-                    result = failure(job.source, VocalsepError(text))
+                    text = f"its worker died {1 + _RETRIES} times; it may need more memory"
+                    result = failure(job.source, VocalsepError(f"{text} ({one_line(str(error), 200)})"))
                 del running[reference]
                 finish(job, _seen_from_here(job, result))
     finally:
@@ -133,11 +122,10 @@ def _seen_from_here(job: Job, result: Result) -> Result:
     """Return a result with the paths of this process; it failed if its stems cannot be seen from here."""
     if result.error is not None:
         return replace(result, source=job.source)
-    missing = [path for path in job.targets.values() if not path.is_file()]
-    if missing:
-        return failure(
-            job.source, OutputError(f"{printable(missing[0])}: a worker wrote it, but it is not on this machine's disk")
-        )
+    for path in job.targets.values():
+        if not path.is_file():
+            error = OutputError(f"{printable(path)}: a worker wrote this file, but this machine does not see it")
+            return failure(job.source, error)
     return replace(result, source=job.source, files=job.targets)
 
 

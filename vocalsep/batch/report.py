@@ -60,16 +60,7 @@ def check_report_path(path: Path) -> None:
 
 
 def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write a report.
-
-    Parameters
-    ----------
-    path : Path
-        File of the report.
-    header : mapping
-        The fields that describe the run.
-    results : sequence of Result
-        Results of the recordings.
+    """Write a report; `header` holds the fields that describe the run.
 
     Raises
     ------

@@ -75,7 +75,7 @@ class Monitor:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchRun:
     """A run that is planned; nothing is written or loaded yet.
 
     Parameters
@@ -96,14 +96,7 @@ class Batch:
     report: Path
 
     def run(self, monitor: Monitor | None = None, command: Sequence[str] | None = None) -> list[Result]:
-        """Separate the recordings, and write the report whatever happens.
-
-        Parameters
-        ----------
-        monitor : Monitor, optional
-            Follows the run.
-        command : sequence of str, optional
-            The command line, for the report.
+        """Separate the recordings, and write the report (with the command line) whatever happens.
 
         Raises
         ------
@@ -197,17 +190,8 @@ def prepare(
     networks: NetworkOptions,
     batch: BatchOptions,
     f0s: F0Tracks | None = None,
-) -> Batch:
-    """Return a run that is planned; whatever can be refused is refused here.
-
-    Parameters
-    ----------
-    paths, out
-        See `separate_files`.
-    separation, output, networks, batch
-        All options.
-    f0s : F0Tracks, optional
-        F0 tracks of the only recording.
+) -> BatchRun:
+    """Plan a run; `f0s` are those of the only recording. Whatever can be refused is refused here.
 
     Raises
     ------
@@ -230,7 +214,7 @@ def prepare(
     if batch.ray is None:
         networks = replace(networks, device=resolve_device(networks.device))
     setup = make_setup(separation, output, networks, f0s)
-    return Batch(plan, JobOptions(separation, output, networks, setup, f0s, batch.overwrite), batch, report)
+    return BatchRun(plan, JobOptions(separation, output, networks, setup, f0s, batch.overwrite), batch, report)
 
 
 def separate_files(

@@ -13,7 +13,7 @@ from vocalsep.audio import AudioReader
 from vocalsep.batch.job import Result, check
 from vocalsep.batch.plan import Job
 from vocalsep.batch.report import table
-from vocalsep.batch.run import Batch, Monitor
+from vocalsep.batch.run import BatchRun, Monitor
 from vocalsep.cli.base import raise_interrupt, sentence
 from vocalsep.errors import VocalsepError, printable
 
@@ -30,13 +30,13 @@ class Display(Monitor):
 
     Parameters
     ----------
-    batch : Batch
+    batch : BatchRun
         The run.
     ctx : click.Context
         Context of the command, whose flags errors name.
     """
 
-    def __init__(self, batch: Batch, ctx: click.Context) -> None:
+    def __init__(self, batch: BatchRun, ctx: click.Context) -> None:
         self._batch, self._ctx = batch, ctx
         self._single = len(batch.plan.jobs) + len(batch.plan.unreadable) == 1
         self._stages = _STAGES_ADAPT if batch.options.separation.adapt else _STAGES
@@ -128,7 +128,7 @@ def _seconds(source: Path) -> float:
         return 1.0
 
 
-def show_plan(batch: Batch, command: click.Command) -> None:
+def show_plan(batch: BatchRun, command: click.Command) -> None:
     """Print what would be done with each recording."""
     for job in batch.plan.jobs:
         source, result = printable(job.source), check(job, batch.options)
