@@ -61,7 +61,7 @@ def _read_file(path: Path, names: tuple[str, ...] | None) -> Table:
         if missing:
             raise F0Error(f"has no column {shown(missing[0])}; it has {one_line(', '.join(own))}")
         rows = [by_name[folded(name)] for name in names]
-    f0, hop = to_grid(times, np.maximum(np.float32(rows), 0))
+    f0, hop = to_grid(times, np.maximum(np.asarray(rows, dtype=np.float32), 0))
     return f0, names, hop
 
 

@@ -59,7 +59,7 @@ def to_grid(times: NDArray[np.float64], f0: NDArray[np.float32]) -> tuple[NDArra
 
 
 def _interpolate(
-    f0: NDArray[np.float32], times: NDArray[np.float64], points: NDArray[np.float64], reach: float
+    f0: NDArray[np.float32], times: NDArray[np.float64], points: NDArray[np.floating], reach: float
 ) -> NDArray[np.float32]:
     """Return f0 at the points, interpolated on a logarithmic axis, without glides over rests and gaps.
 

@@ -74,7 +74,10 @@ class Separation:
         gain = rescaling_gain(float(np.abs(stems).max()), bit_depth) if clip_mode == "rescale" else 1.0
         targets = [Path(folder) / path for path in inside.values()]
         parts = [part_path(target) for target in targets]
-        form = StemFormat(format, output.depth(bit_depth), self.sample_rate, *stems.shape[1:], {}, clip_mode == "clamp")
+        channels, samples = stems.shape[1:]
+        form = StemFormat(
+            format, output.depth(bit_depth), self.sample_rate, channels, samples, {}, clip_mode == "clamp"
+        )
         encode([stems], parts, form, gain)
         for part, target in zip(parts, targets, strict=True):
             part.replace(target)

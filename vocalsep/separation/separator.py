@@ -173,7 +173,7 @@ class Separator:
         context = self.estimator.config.reach + _WINDOW_FRAMES
         chunk = Chunk.of(first, last, tracks.n_frames, context)
         f0 = torch.from_numpy(tracks.frequencies[:, chunk.low : chunk.high]).to(self.device)
-        estimated = self.estimator(self._read(downmix, chunk.low, chunk.high)[None], f0[None])
+        estimated: VoiceParameters = self.estimator(self._read(downmix, chunk.low, chunk.high)[None], f0[None])
         return estimated.frames(chunk.inner.start, chunk.inner.stop).without_batch()
 
     def _read(self, downmix: Downmix, first: int, last: int) -> torch.Tensor:
