@@ -65,7 +65,8 @@ def assert_refused(path: Path, match: str = "expected") -> None:
 def test_blocks_of_any_size_are_the_whole_file(kinds, suffix):
     expected = soundfile.read(kinds / f"x.{suffix}", dtype="float32", always_2d=True)[0].T
     with AudioReader(kinds / f"x.{suffix}") as reader:
-        assert (reader.sample_rate, reader.channels, reader.samples) == (RATE, 2, expected.shape[1])
+        assert (reader.sample_rate, reader.channels) == (RATE, 2)
+        assert reader.samples == pytest.approx(expected.shape[1], abs=2000 if suffix == "mp3" else 0)
         found = audio.read(kinds / f"x.{suffix}").waveform
         for size in (999, 4096, 65536, 70000):
             blocks = list(reader.blocks(size))

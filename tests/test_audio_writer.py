@@ -55,9 +55,10 @@ def test_round_trip(tmp_path, suffix, bit_depth, channels):
     path = tmp_path / "deep" / f"x.{suffix}"
     in_blocks(path, waveform, 40000, bit_depth=bit_depth, tags=TAGS)
     with AudioReader(path) as reader:
-        assert (reader.sample_rate, reader.channels, reader.samples) == (RATE, channels, 150_001)
+        assert (reader.sample_rate, reader.channels) == (RATE, channels)
         assert (reader.bit_depth, reader.tags) == (bit_depth, TAGS)
         found = np.concatenate(list(reader.blocks(50000)), axis=1)
+    assert found.shape == waveform.shape
     step = {"16": 0.5 / 2**15, "24": 0.5 / 2**23, "float32": 0}[bit_depth]
     if (suffix, bit_depth) in LOSSLESS:
         np.testing.assert_allclose(found, waveform, rtol=0, atol=step)

@@ -41,7 +41,7 @@ KINDS = {
     "x.opus": Kind("libopus", "opus", checked=False),
     "x.webm": Kind("libopus", "webm"),
     "flac.mkv": Kind("flac", "matroska", "16", "s16", picture=True, lossless=True, checked=False),
-    "x.mka": Kind("aac", "matroska", exact=False),
+    "x.mka": Kind("aac", "matroska", aligned=False, exact=False),  # aligned from FFmpeg 8 on
     "x.aac": Kind("aac", "adts", aligned=False, exact=False, checked=False),
     "x.wma": Kind("wmav2", "asf", aligned=False, exact=False),
     "x.avi": Kind("libmp3lame", "avi", picture=True, aligned=False, exact=False),

@@ -214,8 +214,10 @@ def _ffmpeg(path: Path) -> Iterator[tuple[Any, Any]]:
     # Without "file:" FFmpeg would take a name such as "concat:a" or "http:b" for more than a name.
     name, options = f"file:{path}", {"format_whitelist": _DEMUXERS}
     try:
-        opened = av.open(name, options=options, metadata_errors="replace")
-    except (av.InvalidDataError, av.ArgumentError) as error:
+        opened = av.open(name, container_options=options, metadata_errors="replace")
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
         raise RuntimeError("its format is not known, or its header is damaged") from error
     with opened as container:
         if not container.streams.audio:
