@@ -172,12 +172,12 @@ class TestKills:
         steps, limit = 0, 1000
 
         def step(change):
-            def changed(*given, **more):
+            def changed(*arguments, **keywords):
                 nonlocal steps
                 steps += 1
                 if steps > limit:
                     raise Kill
-                return change(*given, **more)
+                return change(*arguments, **keywords)
 
             return changed
 

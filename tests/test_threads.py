@@ -1,4 +1,4 @@
-"""Threads: the cores that a process may use, and what OpenMP is told before PyTorch is imported."""
+"""Threads: the cores that a process may use, and the environment that OpenMP reads when PyTorch is imported."""
 
 import os
 import subprocess

@@ -9,7 +9,7 @@ into place in this order:
 4. rename the record to `separation.json`.
 
 A run that is killed before step 1 leaves only temporary files, which the next run replaces. If it is killed later,
-`.separation.json.part` lists the stems that may be in place, so the next run may replace them without being asked. Any
+`.separation.json.part` lists the stems that may be in place, so the next run may replace them. Any
 other file in the way is an error unless the run overwrites. Two runs must not write the same stems at the same time.
 """
 

@@ -102,7 +102,7 @@ singers_option = click.option(
 
 
 def adapt_seconds_option(name: str) -> Callable[[Function], Function]:
-    """Return the option, under the given name, that limits the time of an adaptation."""
+    """Return the option, under a name, that limits the time of an adaptation."""
     return click.option(
         name,
         type=click.FloatRange(min=0, min_open=True),
