@@ -14,13 +14,12 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vocalsep.batch.job import Result
-from vocalsep.errors import OutputError, printable, reason
-from vocalsep.separation.encode import part_path
+from vocalsep.errors import OutputError, printable
+from vocalsep.files import write_file
 
 NAME = "report.json"
 """Name of the report inside the output folder."""
@@ -83,16 +82,7 @@ def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result
             for result in results
         ],
     }
-    part = part_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(report, indent=2) + "\n")
-        part.replace(path)
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{printable(path)}: cannot be written ({reason(error)})", parameter="report") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_file(path, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def table(results: Sequence[Result], report: Path) -> str:
