@@ -131,7 +131,8 @@ def separation(
     on spectrograms, mean / median over frames of 1 s, by the protocol of the published figures.
 
     Networks are first trained on the singers of --train, which must be others than --singer. -n is used for vocalsep
-    instead of a trained network if it is given, or if there is no --train.
+    instead of a trained network if it is given, or if there is no --train. The bundled weights were trained on the data
+    sets in their model cards, so their scores count on other recordings only.
     """  # noqa: D301 (click needs the backspace)
     from vocalsep.evaluation import separation as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
@@ -146,10 +147,11 @@ def separation(
     separator = Separator(model, device, tracker=tracker, crepe=crepe)
     networks = TrainedNetworks(out, singers, separator, steps=steps, seed=seed, report=_report)
     chosen = ctx.get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
-    systems = scores.load_systems(names, networks, model if chosen or not singers else None, _report)
+    trained = None if chosen or not singers else out
+    systems = scores.load_systems(names, networks, None if trained else model, _report)
     _report("tracking the f0 of the stems")
     truth = f0_of_stems(quartet, separator.crepe)
-    click.echo(f"{folder}, singer {singer}; {model}, {tracker}, {crepe}")
+    click.echo(f"{folder}, singer {singer}; {trained or model}, {tracker}, {crepe}")
     results = []
     for size in dict.fromkeys(len(ensemble.names) for ensemble in ensembles):
         group = [ensemble for ensemble in ensembles if len(ensemble.names) == size]
@@ -186,7 +188,8 @@ def tracking(
     vocalsep bench tracking nino_dios --singer 3 --robustness
 
     FOLDER holds recordings as for `vocalsep bench separation`. The truth is CREPE's f0 of each recording alone; a pitch
-    is right within 50 cents. The tracker must not have been trained on the singer.
+    is right within 50 cents. The bundled weights were trained on the data sets in their model cards, so their scores
+    count on other recordings only.
     """  # noqa: D301 (click needs the backspace)
     from vocalsep.evaluation import tracking as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
