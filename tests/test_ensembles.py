@@ -82,10 +82,6 @@ class TestBatches:
         short = {**choir, "bass": [take(melody(110, 30), sing)]}
         assert list(EnsembleSource([short], frames=FRAMES, augmented=False).recorded[0]) == ["soprano", "alto", "tenor"]
 
-    def test_synthetic_pieces_are_enough(self, quartet):
-        source = EnsembleSource([], [quartet], frames=FRAMES)
-        assert source.draw(np.random.default_rng(0), 2).mixture.abs().max() > 0
-
 
 class TestUnaugmented:
     def test_a_quartet_is_the_sum_of_its_takes(self, quartet):

@@ -67,7 +67,7 @@ class Adapted(NamedTuple):
 
     @property
     def improved(self) -> bool:
-        """Whether the weights have changed."""
+        """True if the weights have changed."""
         return self.after < self.before
 
     def __str__(self) -> str:

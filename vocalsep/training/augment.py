@@ -1,6 +1,6 @@
 """Augmentation of single voices and their mixtures: pitch, formants, equalisation, room, noise, bandwidth.
 
-Waveforms are at 16 kHz. Functions take their random numbers from the generator that they are given.
+Waveforms are at 16 kHz. Functions take their random numbers from a generator that is passed to them.
 """
 
 from __future__ import annotations
