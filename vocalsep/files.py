@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from uuid import uuid4
 
 from vocalsep.errors import OutputError, printable, reason
+
+
+def part_path(path: Path) -> Path:
+    """Return the temporary path, hidden and in the same folder, of a file that is not complete yet.
+
+    Examples
+    --------
+    >>> part_path(Path("choir/alto.wav")).name
+    '.alto.wav.part'
+    """
+    return path.with_name(f".{path.name}.part")
 
 
 @contextmanager
@@ -26,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     OutputError
         If the folder cannot be made or the file cannot take its place.
     """
-    temporary = _temporary(path)
+    temporary = part_path(path)
     with _unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -69,15 +79,11 @@ def check_place(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError("is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = _temporary(path)
+        probe = part_path(path)
         try:
             probe.touch()
         finally:
             probe.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.parent / f".{path.name[:50]}.{uuid4().hex[:8]}.part"  # no longer than a name may be
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from vocalsep.errors import OptionError, shown
 
-MAX_BYTES = 255
-"""Bytes of UTF-8 that nearly every file system allows in the name of a file or folder."""
+MAX_BYTES = 249
+"""Bytes of UTF-8 in the name of a file or folder: file systems allow 255, and temporary names need 6 more."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # bytes of a file name that are not UTF-8, as Python holds them
 _RESERVED_CHARACTERS = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f]')

@@ -35,9 +35,9 @@ from vocalsep.batch.record import (
     read_record,
 )
 from vocalsep.errors import AudioError, OutputError, VocalsepError, WeightsError, one_line, printable, reason
+from vocalsep.files import part_path
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
-from vocalsep.separation.encode import part_path
 
 if TYPE_CHECKING:
     from vocalsep.f0.tracks import F0Tracks

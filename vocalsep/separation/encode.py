@@ -91,14 +91,3 @@ def _writer(path: Path, form: StemFormat) -> AudioWriter:
         format=form.format,
         samples=form.samples,
     )
-
-
-def part_path(path: Path) -> Path:
-    """Return the temporary path, hidden and in the same folder, of a file that is not complete yet.
-
-    Examples
-    --------
-    >>> part_path(Path("choir/alto.wav")).name
-    '.alto.wav.part'
-    """
-    return path.with_name(f".{path.name}.part")

@@ -11,9 +11,10 @@ import numpy as np
 
 from vocalsep.audio import Float32
 from vocalsep.f0.tracks import F0Tracks
+from vocalsep.files import part_path
 from vocalsep.options import OutputOptions
 from vocalsep.paths import stem_paths
-from vocalsep.separation.encode import StemFormat, encode, part_path, rescaling_gain
+from vocalsep.separation.encode import StemFormat, encode, rescaling_gain
 
 
 @dataclass(frozen=True, eq=False)
