@@ -19,6 +19,8 @@ from vocalsep.training.learner import mean_loss
 from vocalsep.training.losses import supervised_loss
 from vocalsep.training.takes import Take
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("soprano", "bass")
 
 

@@ -309,7 +309,7 @@ def test_names_do_not_decide(kinds, tmp_path, suffix):
         "\x1b[31mred",
         "-rf",
         "'\"`$(x);",
-        "x" * 251,
+        "x" * 245,
         os.fsdecode(b"no utf-8 \xff\xfe"),
         "%s%n",
         "concat:a|b",

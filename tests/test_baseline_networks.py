@@ -21,6 +21,8 @@ from vocalsep.training.data import Batch
 from vocalsep.training.losses import estimator_loss
 from vocalsep.weights import load_network, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 60
 NAMES = ("a", "b", "c")
 SEPARATE = {"unet": separate_unet, "us": separate_us}

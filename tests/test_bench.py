@@ -26,6 +26,8 @@ from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.estimator import Estimator, EstimatorConfig
 from vocalsep.training.takes import Take
 
+pytestmark = pytest.mark.slow
+
 RATE = 16000
 F0 = np.float32([[520], [330], [210], [110]])
 

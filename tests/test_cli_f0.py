@@ -11,6 +11,8 @@ from vocalsep import audio
 from vocalsep.cli import main
 from vocalsep.f0.tracks import F0Tracks
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("soprano", "alto", "tenor", "bass")
 F0 = np.float32([[440], [330], [220], [110]]) * np.ones(100, dtype=np.float32)
 

@@ -14,6 +14,8 @@ from vocalsep.training.ensembles import SIZES, EnsembleSource
 from vocalsep.training.takes import Piece, Take
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN, parse_voices
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 40
 
 

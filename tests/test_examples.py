@@ -14,6 +14,8 @@ from vocalsep.dsp.units import hz_to_cents
 from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.metrics import si_sdr
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ("soprano", "alto", "tenor", "bass")
 Script = Callable[..., str]

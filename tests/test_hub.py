@@ -17,6 +17,8 @@ from huggingface_hub import constants, file_download
 from vocalsep import weights
 from vocalsep.errors import WeightsError
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "somebody/choir"
 FILES = {
     "README.md": b"---\nlicense: mit\n---\n",

@@ -203,6 +203,7 @@ def tracked(sound: np.ndarray, voices: str | int, network: Tracker, **options: f
     return track(Downmix.of_array(np.float32(sound)), parse_voices(voices), network, **options)
 
 
+@pytest.mark.slow
 def test_chunks_give_the_same_tracks_as_the_whole(opinionated, sound):
     """More than two of the minutes in which paths are found, against one path through all candidates."""
     long = np.resize(sound, 16000 * 130)
@@ -282,6 +283,7 @@ class TestTracks:
         assert np.mean(np.abs(cents) < 1) > 0.99
 
 
+@pytest.mark.slow
 class TestBundledWeights:
     """The bundled weights have heard all real singers at hand: these scores are no measure of quality."""
 

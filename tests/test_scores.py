@@ -11,6 +11,8 @@ from vocalsep.errors import MissingExtraError
 from vocalsep.training.scores import Score, ScoreNote, chorales, counterpoint, random_voices
 from vocalsep.voices import parse_voices
 
+pytestmark = pytest.mark.slow
+
 SATB = parse_voices("SATB")
 
 

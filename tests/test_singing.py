@@ -16,6 +16,8 @@ from vocalsep.training.takes import Take
 from vocalsep.voices import PARTS, Voice, parse_voices
 from vocalsep.weights import load_network
 
+pytestmark = pytest.mark.slow
+
 MELODY = (
     ScoreNote(60, 1, 1),
     ScoreNote(62, 2, 1),

@@ -14,6 +14,8 @@ from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.estimator import EstimatorConfig
 from vocalsep.weights import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("--steps", 2, "--batch-size", 1, "--held-out", 0.2, "-d", "cpu")
 STILL = ("--steps", 1, "--batch-size", 1, "--held-out", 0.2, "--learning-rate", 1e-12, "-d", "cpu")
 NAMES = ("soprano", "bass")

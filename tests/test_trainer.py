@@ -18,6 +18,8 @@ from vocalsep.training.losses import estimator_loss, tracker_loss
 from vocalsep.training.trainer import Trainer, TrainingOptions, has_run, learning_rate_factor
 from vocalsep.weights import load_checkpoint, load_network
 
+pytestmark = pytest.mark.slow
+
 FAST = {"steps": 4, "batch_size": 2, "validate_every": 2, "validation_batches": 1, "learning_rate": 3e-3}
 
 

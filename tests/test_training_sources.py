@@ -13,6 +13,8 @@ from vocalsep.training.data import MixedSource, MixtureSource, SingerSource
 from vocalsep.training.sources import EstimatorData, TrackerData, load_singers, singer_folders
 from vocalsep.weights import load_network
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def crepe() -> Crepe:
