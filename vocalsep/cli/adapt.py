@@ -9,15 +9,12 @@ import click
 
 from vocalsep.cli.base import Command
 from vocalsep.cli.options import (
+    PATH,
     adapt_seconds_option,
-    crepe_option,
-    device_option,
     f0_option,
     f0_tracks,
     guides_option,
-    model_option,
-    path_type,
-    tracker_option,
+    network_options,
     voices_option,
 )
 
@@ -30,18 +27,15 @@ _GROUPS = {
 
 
 @click.command(cls=Command, option_groups=_GROUPS, short_help="Adapt weights to recordings of one choir.")
-@click.argument("files", nargs=-1, required=True, type=path_type())
-@click.option("-o", "--out", type=path_type(), required=True, help="Checkpoint folder to write.")
-@voices_option
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="Checkpoint folder to write.")
+@voices_option()
 @f0_option
 @guides_option
-@crepe_option
-@tracker_option
-@model_option
+@network_options
 @click.option("--steps", type=click.IntRange(min=1), default=40, show_default=True, help="Number of training steps.")
 @adapt_seconds_option("--seconds")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
-@device_option
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that exists.")
 def adapt(
     files: tuple[Path, ...],
@@ -58,15 +52,14 @@ def adapt(
     device: str,
     overwrite: bool,
 ) -> None:
-    r"""Adapt the weights to one choir, so that its recordings separate better.
+    """Adapt the weights to one choir, so that its recordings separate better.
 
     FILES are recordings of the choir; no stems are needed. A part of the recordings is held back to check that the
     new weights are better; if they are not, the old ones are written.
 
     \b
-    Example:
-      vocalsep adapt concert1.wav concert2.wav -o my_choir
-      vocalsep separate concert3.wav -n ./my_choir
+    vocalsep adapt concert1.wav concert2.wav -o my_choir
+    vocalsep separate concert3.wav -n my_choir
     """
     from vocalsep import weights
     from vocalsep.audio import AudioReader

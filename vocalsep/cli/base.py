@@ -25,17 +25,13 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 plus the number of the signal, as in shells."""
 
-
 _INTERRUPTS = "vocalsep.interrupts"
 
 
 class Command(click.Command):
     """A command that shows its options in groups and its errors on one line.
 
-    Parameters
-    ----------
-    option_groups : mapping from str to sequence of str, optional
-        Title of each group -> names of its parameters. Options in no group come last, under "Other options".
+    `option_groups` maps the title of each group to the names of its parameters. Options in no group come last.
     """
 
     def __init__(self, *args: Any, option_groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any) -> None:
@@ -65,7 +61,7 @@ class Command(click.Command):
             except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
                 raise
             except (Exception, KeyboardInterrupt) as error:
-                # See raise_interrupt.
+                # Imports and C extensions that are interrupted can raise another exception instead.
                 if interrupts or isinstance(error, KeyboardInterrupt):
                     click.echo("Interrupted.", err=True)
                     ctx.exit(INTERRUPTED)
@@ -86,10 +82,7 @@ class Group(click.Group):
 
 
 def raise_interrupt(ctx: click.Context) -> None:
-    """Raise KeyboardInterrupt again if there was one.
-
-    Imports and C extensions that are interrupted can turn it into another exception or lose it.
-    """
+    """Raise KeyboardInterrupt again if there was one, since imports and C extensions can lose it."""
     if ctx.meta[_INTERRUPTS]:
         raise KeyboardInterrupt
 

@@ -9,12 +9,20 @@ from typing import Any
 import click
 
 from vocalsep.cli.base import Group
-from vocalsep.cli.options import complete_weights, device_option, model_option, path_type, tracker_option
+from vocalsep.cli.options import (
+    PATH,
+    crepe_option,
+    device_option,
+    model_option,
+    network_options,
+    together,
+    tracker_option,
+)
 from vocalsep.options import NetworkOptions
 
 
 def _list(kind: Callable[[str], Any]) -> Callable[..., tuple[Any, ...]]:
-    """Return a callback that takes a list with commas apart, and its items as `kind`."""
+    """Return a callback that splits a list at its commas and converts each item to `kind`."""
 
     def convert(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Any, ...]:
         try:
@@ -25,54 +33,52 @@ def _list(kind: Callable[[str], Any]) -> Callable[..., tuple[Any, ...]]:
     return convert
 
 
-folder_argument = click.argument("folder", type=path_type())
+folder_argument = click.argument("folder", type=PATH)
 singer_option = click.option(
     "--singer", default="3", show_default=True, help="Singer of each part: files named PART_SINGER, or else PART."
 )
-parts_option = click.option(
-    "--parts",
-    metavar="LIST",
-    callback=_list(str),
-    default="soprano,alto,tenor,bass",
-    show_default=True,
-    help="Parts, high to low.",
+ensemble_options = together(
+    folder_argument,
+    singer_option,
+    click.option(
+        "--parts",
+        metavar="LIST",
+        callback=_list(str),
+        default="soprano,alto,tenor,bass",
+        show_default=True,
+        help="Parts, high to low.",
+    ),
+    click.option(
+        "--voices",
+        "sizes",
+        metavar="LIST",
+        callback=_list(int),
+        help="Numbers of voices of the ensembles, such as 4,2. Default: all from 2.",
+    ),
 )
-sizes_option = click.option(
-    "--voices",
-    "sizes",
-    metavar="LIST",
-    callback=_list(int),
-    help="Numbers of voices of the ensembles, such as 4,2. Default: all from 2.",
+score_options = together(
+    click.option("--systems", "names", metavar="LIST", callback=_list(str), help="Systems to compare. Default: all."),
+    click.option("--csv", "table", type=PATH, help="Write all scores to this CSV file."),
 )
-crepe_option = click.option(
-    "--crepe",
-    default=NetworkOptions.crepe,
-    show_default=True,
-    metavar="NAME",
-    shell_complete=complete_weights,
-    help="Weights of CREPE, which tracks f0 in the stems.",
+training_options = together(
+    click.option(
+        "--train",
+        "singers",
+        multiple=True,
+        metavar="FOLDER[:NAMES]",
+        help="Folder of single singers of one piece to train networks on; after a colon, the singers to use "
+        "(nino_dios:1,2). Can be given several times.",
+    ),
+    click.option(
+        "-o",
+        "--out",
+        type=PATH,
+        default=Path("runs/bench"),
+        show_default=True,
+        help="Folder of the trained networks; networks that it holds are not trained again.",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Random seed of the training."),
 )
-train_option = click.option(
-    "--train",
-    "singers",
-    multiple=True,
-    metavar="FOLDER[:NAMES]",
-    help="Folder of single singers of one piece to train networks on; after a colon, the singers to use "
-    "(nino_dios:1,2). Can be given several times.",
-)
-out_option = click.option(
-    "-o",
-    "--out",
-    type=path_type(),
-    default=Path("runs/bench"),
-    show_default=True,
-    help="Folder of the trained networks; networks that it holds are not trained again.",
-)
-systems_option = click.option(
-    "--systems", "names", metavar="LIST", callback=_list(str), help="Systems to compare. Default: all."
-)
-csv_option = click.option("--csv", "table", type=path_type(), help="Write all scores to this CSV file.")
-seed_option = click.option("--seed", default=0, show_default=True, help="Random seed of the training.")
 
 ENSEMBLES = {"Ensembles": ("singer", "parts", "sizes")}
 TRAINING = {"Training": ("singers", "seconds", "out", "steps", "seed")}
@@ -85,24 +91,11 @@ def bench() -> None:
 
 
 @bench.command(short_help="Compare systems.", option_groups={**ENSEMBLES, **TRAINING, **NETWORKS})
-@folder_argument
-@singer_option
-@parts_option
-@sizes_option
-@systems_option
-@csv_option
-@train_option
-@out_option
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    help="Optimisation steps of each training. Default: set by system.",
-)
-@seed_option
-@model_option
-@tracker_option
-@crepe_option
-@device_option
+@ensemble_options
+@score_options
+@training_options
+@click.option("--steps", type=click.IntRange(1), help="Steps of each training. Default: set by system.")
+@network_options
 @click.pass_context
 def separation(
     ctx: click.Context,
@@ -130,10 +123,10 @@ def separation(
     Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture. Prints SI-SDR and metrics
     on spectrograms, mean / median over frames of 1 s, by the protocol of the published figures.
 
-    Networks are first trained on the singers of --train, which must be others than --singer. -n is used for vocalsep
-    instead of a trained network if it is given, or if there is no --train. The bundled weights were trained on the data
-    sets in their model cards, so their scores count on other recordings only.
-    """  # noqa: D301 (click needs the backspace)
+    Networks are first trained on the singers of --train, which must not include --singer. With -n, or without --train,
+    vocalsep uses the weights of -n. The bundled weights were trained on the data sets in their model cards, so their
+    scores count on other recordings only.
+    """
     from vocalsep.evaluation import separation as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
     from vocalsep.evaluation.trained import TrainedNetworks
@@ -164,10 +157,7 @@ def separation(
 
 
 @bench.command(short_help="Score f0 tracks.", option_groups={**ENSEMBLES, **NETWORKS})
-@folder_argument
-@singer_option
-@parts_option
-@sizes_option
+@ensemble_options
 @click.option("--robustness", is_flag=True, help="Also track under reverberation, noise, mp3, detuning and at 8 kHz.")
 @tracker_option
 @crepe_option
@@ -190,7 +180,7 @@ def tracking(
     FOLDER holds recordings as for `vocalsep bench separation`. The truth is CREPE's f0 of each recording alone; a pitch
     is right within 50 cents. The bundled weights were trained on the data sets in their model cards, so their scores
     count on other recordings only.
-    """  # noqa: D301 (click needs the backspace)
+    """
     from vocalsep.evaluation import tracking as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
     from vocalsep.evaluation.f0_metrics import require_mir_eval
@@ -216,7 +206,7 @@ def tracking(
 )
 @folder_argument
 @singer_option
-@train_option
+@training_options
 @click.option(
     "--seconds",
     metavar="LIST",
@@ -225,12 +215,9 @@ def tracking(
     show_default=True,
     help="Seconds of mixture to train on; at most as much as there is.",
 )
-@systems_option
-@out_option
-@click.option("--steps", type=click.IntRange(1), default=200, show_default=True, help="Optimisation steps of each run.")
-@seed_option
-@click.option("--plot", "picture", type=path_type(), help="Draw the curves into this PNG file (needs vocalsep[plot]).")
-@csv_option
+@click.option("--steps", type=click.IntRange(1), default=200, show_default=True, help="Steps of each training.")
+@score_options
+@click.option("--plot", "picture", type=PATH, help="Draw the curves into this PNG file (needs vocalsep[plot]).")
 @crepe_option
 @device_option
 def data_efficiency(
@@ -252,10 +239,10 @@ def data_efficiency(
     \b
     vocalsep bench data-efficiency nino_dios --singer 3 --train nino_dios:1,2 --plot data.png
 
-    FOLDER and the folders of --train hold recordings as for `vocalsep bench separation`. The same fraction of every
-    take is used, from the first sung note on. To resume an interrupted run, give the same command again. Prints SI-SDR,
-    mean / median in dB, with f0 tracked in the stems.
-    """  # noqa: D301 (click needs the backspace)
+    FOLDER and the folders of --train hold recordings as for `vocalsep bench separation`. Training uses the same
+    fraction of every recording, from the first sung note on. To resume an interrupted run, give the same command again.
+    Prints SI-SDR, mean / median in dB, with f0 tracked in the stems.
+    """
     from vocalsep.errors import OptionError
     from vocalsep.evaluation import data_efficiency as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble
@@ -280,7 +267,7 @@ def data_efficiency(
 
 
 @bench.command(short_help="Time a separation.", option_groups=NETWORKS)
-@click.argument("file", type=path_type())
+@click.argument("file", type=PATH)
 @click.option(
     "--minutes", metavar="LIST", callback=_list(float), help="Also separate files of these lengths, such as 5,60."
 )
@@ -295,7 +282,7 @@ def speed(file: Path, minutes: tuple[float, ...], model: str, tracker: str, devi
 
     FILE is repeated until it lasts a minute, or as long as --minutes says, as 44.1 kHz stereo. Each file is separated
     in a process of its own. An hour needs 3 GB in the folder for temporary files (TMPDIR).
-    """  # noqa: D301 (click needs the backspace)
+    """
     from vocalsep.evaluation import speed as timing
     from vocalsep.separation.separator import Separator
 

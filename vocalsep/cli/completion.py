@@ -22,7 +22,7 @@ def completion(ctx: click.Context, shell: str) -> None:
       zsh    vocalsep completion zsh > ~/.zfunc/_vocalsep
              (and put fpath+=~/.zfunc before compinit in ~/.zshrc)
       fish   vocalsep completion fish > ~/.config/fish/completions/vocalsep.fish
-    """  # noqa: D301 (click needs the backspace itself)
+    """
     script = get_completion_class(shell)
     assert script is not None  # click knows all three shells
     click.echo(script(ctx.find_root().command, {}, "vocalsep", "_VOCALSEP_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""Output of `vocalsep separate`: a progress bar, a few lines for each recording, and a table at the end."""
+"""Output of `vocalsep separate`: a progress bar, and a few lines for each recording."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import click
 from vocalsep.audio import AudioReader
 from vocalsep.batch.job import Result, check
 from vocalsep.batch.plan import Job
-from vocalsep.batch.report import table
 from vocalsep.batch.run import BatchRun, Monitor
 from vocalsep.cli.base import raise_interrupt, sentence
 from vocalsep.errors import VocalsepError, printable
@@ -26,15 +25,7 @@ _STAGES_ADAPT = {"f0": (0.0, 0.1), "adaptation": (0.1, 0.65), "masks": (0.75, 0.
 
 
 class Display(Monitor):
-    """Shows a run on stdout and stderr.
-
-    Parameters
-    ----------
-    batch : BatchRun
-        The run.
-    ctx : click.Context
-        Context of the command, whose flags errors name.
-    """
+    """Shows a run on stdout and stderr; errors name the flags of the command of `ctx`."""
 
     def __init__(self, batch: BatchRun, ctx: click.Context) -> None:
         self._batch, self._ctx = batch, ctx
@@ -89,22 +80,16 @@ class Display(Monitor):
 
     def _show_done(self, result: Result) -> None:
         assert result.record is not None
-        source, summary = printable(result.source), result.record["summary"]
-        for note in _notes(summary, result.record["input"]["seconds"]):
+        source, summary, seconds = printable(result.source), result.record["summary"], result.record["input"]["seconds"]
+        for note in _notes(summary, seconds):
             click.echo(f"Note: {source}: {note}", err=True)
         where = "Ray" if self._batch.batch.ray else self._batch.options.networks.device
-        seconds = result.record["input"]["seconds"]
         click.echo(f"{source}: {seconds:.1f} s, separated in {result.elapsed:.1f} s on {where}")
         if summary["adaptation"]:
             click.echo(f"  {summary['adaptation']}")
         for name, path in result.files.items():
             share = summary["singing"].get(name)
             click.echo(f"  {printable(path)}" + ("" if share is None else f"  (sings {share:.0%} of the time)"))
-
-    def show_table(self, results: Sequence[Result]) -> None:
-        """Print the table at the end, if there are several recordings."""
-        if len(results) > 1:
-            click.echo(table(results, self._batch.report))
 
 
 def _notes(summary: Mapping[str, Any], seconds: float) -> Iterator[str]:

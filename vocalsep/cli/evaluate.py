@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from vocalsep.cli.base import Command
-from vocalsep.cli.options import path_type
+from vocalsep.cli.options import PATH
 
 
 @click.command(cls=Command, short_help="Score stems against true stems.")
-@click.argument("references", type=path_type())
-@click.argument("estimates", type=path_type())
+@click.argument("references", type=PATH)
+@click.argument("estimates", type=PATH)
 @click.option(
     "--museval", "with_museval", is_flag=True, help="Also print SDR, SIR and SAR (needs vocalsep[eval] and ffmpeg)."
 )
@@ -24,7 +24,7 @@ def evaluate(references: Path, estimates: Path, with_museval: bool) -> None:
 
     Prints SI-SDR in dB at 16 kHz: mean and median over frames of 1 s by the protocol of the published figures (without
     the first 4 s and silent frames), and that of each whole stem.
-    """  # noqa: D301 (click needs the backspace)
+    """
     import numpy as np
 
     from vocalsep.evaluation.ensemble import load_stems

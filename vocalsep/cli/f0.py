@@ -9,11 +9,11 @@ import click
 
 from vocalsep.cli.base import Command
 from vocalsep.cli.options import (
+    PATH,
     crepe_option,
     device_option,
     f0_tracks,
     guides_option,
-    path_type,
     tracker_option,
     voices_option,
 )
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.argument("file", type=path_type())
+@click.argument("file", type=PATH)
 @click.option(
     "-o",
     "--out",
-    type=path_type(),
+    type=PATH,
     help="CSV to write: time and one column per voice. Default: NAME.csv in the current folder.",
 )
-@voices_option
+@voices_option("--guides")
 @guides_option
 @crepe_option
 @tracker_option
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="Write a folder of two-column files (Sonic Visualiser, mir_eval) instead of one table.",
 )
 @click.option("--picture/--no-picture", default=True, show_default=True, help="Draw the tracks over the spectrogram.")
-@click.option("--midi", type=path_type(), metavar="FILE", help="Also write the notes of every voice as MIDI.")
+@click.option("--midi", type=PATH, metavar="FILE", help="Also write the notes of every voice as MIDI.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 def f0(
     file: Path,
@@ -64,13 +64,15 @@ def f0(
     """
     from vocalsep.audio import AudioReader
     from vocalsep.audio.downmix import Downmix
-    from vocalsep.errors import MissingExtraError
+    from vocalsep.errors import MissingExtraError, OptionError
     from vocalsep.f0.grid import on_grid
     from vocalsep.f0.plot import save_plot
 
     table = out or Path(file.stem if per_voice else f"{file.stem}.csv")
     image = table.parent / f"{table.name if per_voice else table.stem}.png"
-    _check_outputs(file, [table, *([image] if picture else [])], midi, overwrite)
+    if midi is not None and midi.suffix.lower() not in (".mid", ".midi"):
+        raise OptionError(f"{midi} has another suffix; expected a name such as {file.stem}.mid", parameter="midi")
+    _check_outputs(file, [table, *([image] if picture else []), *([midi] if midi else [])], overwrite)
     tracks = f0_tracks(None, guides, voices, crepe, device)
     with AudioReader(file) as reader, Downmix.of_recording(reader) as downmix:
         tracks = on_grid(tracks, None, downmix.n_frames) if tracks else _track(downmix, voices, tracker, device)
@@ -106,15 +108,11 @@ def _write(tracks: F0Tracks, table: Path, per_voice: bool, midi: Path | None) ->
         click.echo(midi)
 
 
-def _check_outputs(file: Path, outputs: list[Path], midi: Path | None, overwrite: bool) -> None:
-    from vocalsep.errors import OptionError, OutputError
+def _check_outputs(file: Path, outputs: list[Path], overwrite: bool) -> None:
+    from vocalsep.errors import OutputError
 
-    if midi is not None and midi.suffix.lower() not in (".mid", ".midi"):
-        raise OptionError(
-            f"{midi} is not the name of a MIDI file; expected one such as {file.stem}.mid", parameter="midi"
-        )
     taken = {file.resolve()}
-    for path in [*outputs, *([] if midi is None else [midi])]:
+    for path in outputs:
         if path.resolve() in taken:
             raise OutputError(f"{path} is the recording or another output; expected a different file for each")
         taken.add(path.resolve())

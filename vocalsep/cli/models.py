@@ -22,8 +22,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models() -> None:
     """List, download and verify weights.
 
-    Bundled weights need no network. Others are downloaded from the Hub to the cache of huggingface_hub; HF_HOME,
-    HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work.
+    Options that choose weights take a name from `vocalsep models list`, a checkpoint folder, or owner/repo[@revision]
+    on the Hub. Bundled weights need no network. Others are downloaded from the Hub to the cache of huggingface_hub;
+    HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work.
     """
 
 

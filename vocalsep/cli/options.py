@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """Return a decorator that adds several options to a command, in this order."""
+    return lambda command: reduce(lambda function, option: option(function), reversed(options), command)
+
+
 class _NamedPath(click.Path):
     """A path that is not empty, since "" (a variable that is not set) would be the current folder."""
 
@@ -27,9 +33,8 @@ class _NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-def path_type(**kwargs: Any) -> click.Path:
-    """Return the type of a path argument; the code that opens the path checks that it exists."""
-    return _NamedPath(path_type=Path, readable=False, **kwargs)
+PATH = _NamedPath(path_type=Path, readable=False)
+"""Type of every path; the code that opens the path checks that it exists."""
 
 
 def complete_weights(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -38,51 +43,53 @@ def complete_weights(ctx: click.Context, parameter: click.Parameter, incomplete:
 
     from vocalsep import weights
 
-    network = {"model": "estimator"}.get(str(parameter.name), parameter.name)
-    names = [
-        CompletionItem(entry.name, help=entry.network)
-        for entry in weights.manifest().values()
-        if entry.name.startswith(incomplete) and (entry.network == network or isinstance(parameter, click.Argument))
-    ]
-    return names or [CompletionItem(incomplete, "file")]
+    entries = [entry for entry in weights.manifest().values() if entry.name.startswith(incomplete)]
+    return [CompletionItem(entry.name, help=entry.network) for entry in entries] or [CompletionItem(incomplete, "file")]
 
 
-def _weights_option(*names: str, default: str, help: str) -> Callable[[Function], Function]:
+def voices_option(sources: str = "--f0 or --guides") -> Callable[[Function], Function]:
+    """Return the option --voices; `sources` are the options of the command that can name the voices instead."""
+    return click.option(
+        "--voices",
+        metavar="VOICES",
+        help="Part letters (SATB, SSA, TTBB), a number (3), or names, with ranges in Hz if needed "
+        f'("lead=200-900,bass"). Default: SATB, or the voices of {sources}.',
+    )
+
+
+def weights_option(*names: str, default: str, help: str) -> Callable[[Function], Function]:
+    """Return an option that takes the name, folder or Hub repository of weights."""
     return click.option(
         *names, default=default, show_default=True, metavar="NAME", shell_complete=complete_weights, help=help
     )
 
 
-voices_option = click.option(
-    "--voices",
-    metavar="VOICES",
-    help="Part letters (SATB, SSA, TTBB), a number (3), or names, with ranges in Hz if needed "
-    '("lead=200-900,bass"). Default: SATB, or the voices of --f0 or --guides.',
-)
 f0_option = click.option(
     "--f0",
     "f0s",
-    type=path_type(),
-    help="Use these f0 tracks instead of tracking: a .csv file (time and one column per voice), a folder of "
-    "two-column .csv files, or a .mid file.",
+    type=PATH,
+    help="Use these f0 tracks (pitch curves): a .csv file (time and one column per voice), a folder of two-column .csv "
+    "files, or a .mid file.",
 )
 guides_option = click.option(
     "--guides",
-    type=path_type(),
+    type=PATH,
     help="Folder with a recording of each voice alone (soprano.wav, ...), in time with the choir: a rehearsal take or "
     "a played line. CREPE tracks f0 in them.",
 )
-crepe_option = _weights_option(
-    "--crepe", default=NetworkOptions.crepe, help="Weights of CREPE for --guides, as for -n."
-)
-model_option = _weights_option(
+model_option = weights_option(
     "-n",
     "--model",
     default=NetworkOptions.model,
     help="Weights: a name from `vocalsep models list`, a checkpoint folder, or owner/repo[@revision] on the Hub.",
 )
-tracker_option = _weights_option(
-    "--tracker", default=NetworkOptions.tracker, help="Weights of the f0 tracker, as for -n."
+tracker_option = weights_option(
+    "--tracker", default=NetworkOptions.tracker, help="Weights of the f0 tracker; see `vocalsep models -h`."
+)
+crepe_option = weights_option(
+    "--crepe",
+    default=NetworkOptions.crepe,
+    help="Weights of CREPE, which tracks f0 in single voices; see `vocalsep models -h`.",
 )
 device_option = click.option(
     "-d",
@@ -92,13 +99,7 @@ device_option = click.option(
     show_default=True,
     help="Device to compute on; auto uses CUDA if there is a GPU.",
 )
-singers_option = click.option(
-    "--singers",
-    multiple=True,
-    metavar="FOLDER[:NAMES]",
-    help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, the "
-    "singers to use (nino_dios:1,2). Can be given several times.",
-)
+network_options = together(model_option, tracker_option, crepe_option, device_option)
 
 
 def adapt_seconds_option(name: str) -> Callable[[Function], Function]:
@@ -107,19 +108,13 @@ def adapt_seconds_option(name: str) -> Callable[[Function], Function]:
         name,
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Time limit of the adaptation; results then depend on the speed of the machine. Default: no limit, "
-        "about half a minute.",
+        help="Time limit of the adaptation; results then depend on the speed of the machine. Default: no limit; it "
+        "takes about half a minute.",
     )
 
 
 def f0_tracks(f0s: Path | None, guides: Path | None, voices: str | None, crepe: str, device: str) -> F0Tracks | None:
-    """Return the f0 tracks of --f0 or --guides, or None without either.
-
-    Raises
-    ------
-    VocalsepError
-        If both options are given, or the files cannot be used.
-    """
+    """Return the f0 tracks of --f0 or --guides, or None without either; both are an error."""
     from vocalsep.errors import OptionError
     from vocalsep.voices import parse_voices
 

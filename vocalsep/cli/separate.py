@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from vocalsep.cli.base import FAILED, Command
 from vocalsep.cli.options import (
+    PATH,
     adapt_seconds_option,
-    crepe_option,
-    device_option,
     f0_option,
     f0_tracks,
     guides_option,
-    model_option,
-    path_type,
-    tracker_option,
+    network_options,
     voices_option,
 )
 from vocalsep.options import CLIP_MODES, FORMATS, NetworkOptions, OutputOptions, SeparationOptions
@@ -29,63 +27,43 @@ _OPTION_GROUPS = {
     "Many files": ("recursive", "overwrite", "dry_run", "jobs", "ray", "report"),
 }
 
+_option = partial(click.option, show_default=True)
+
 
 @click.command(cls=Command, option_groups=_OPTION_GROUPS)
-@click.argument("files", nargs=-1, required=True, type=path_type(), metavar="FILES|FOLDERS...")
-@click.option("-o", "--out", type=path_type(), default=Path("separated"), show_default=True, help="Output folder.")
-@click.option(
-    "--filename",
-    default=OutputOptions.filename,
-    show_default=True,
-    help="Path of a stem inside the output folder.",
-)
-@click.option(
-    "--format",
-    type=click.Choice(list(FORMATS)),
-    default=OutputOptions.format,
-    show_default=True,
-    help="Format of the stems.",
-)
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILES|FOLDERS...")
+@_option("-o", "--out", type=PATH, default=Path("separated"), help="Output folder.")
+@_option("--filename", default=OutputOptions.filename, help="Path of a stem inside the output folder.")
+@_option("--format", type=click.Choice(list(FORMATS)), default=OutputOptions.format, help="Format of the stems.")
 @click.option("--int16", "bit_depth", flag_value="16", help="Write 16-bit samples. Default: as the recording.")
 @click.option("--int24", "bit_depth", flag_value="24", help="Write 24-bit samples (wav, flac).")
 @click.option(
     "--float32", "bit_depth", flag_value="float32", help="Write 32-bit float samples (wav); the sum is then exact."
 )
-@click.option(
+@_option(
     "--clip-mode",
     type=click.Choice(CLIP_MODES),
     default=OutputOptions.clip_mode,
-    show_default=True,
-    help="If a stem would exceed full scale: turn all stems down by the same amount (rescale), clip it in every format "
-    "(clamp), or leave it to the format (none).",
+    help="If a stem would clip: turn all stems down by the same amount (rescale), cut its peaks in every format "
+    "(clamp), or only in formats that need it (none).",
 )
 @click.option("--two-stems", metavar="VOICE", help="Write two stems: VOICE (alto) and everything else (no_alto).")
 @click.option("--residual", is_flag=True, help="Write passages in which no voice sings to a stem of their own.")
-@voices_option
+@voices_option()
 @f0_option
 @guides_option
-@crepe_option
-@tracker_option
-@model_option
-@device_option
-@click.option("--adapt", is_flag=True, help="First train the network further, without stems, on each recording.")
+@network_options
+@click.option("--adapt", is_flag=True, help="First train the network further on each recording; no stems are needed.")
 @adapt_seconds_option("--adapt-seconds")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=SeparationOptions.seed,
-    show_default=True,
-    help="Random seed of --adapt.",
-)
+@_option("--seed", type=click.IntRange(0), default=SeparationOptions.seed, metavar="N", help="Random seed for --adapt.")
 @click.option("-r", "--recursive", is_flag=True, help="Search folders inside FOLDERS.")
 @click.option("--overwrite", is_flag=True, help="Separate finished recordings again, and replace existing files.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
-@click.option(
+@_option(
     "-j",
     "--jobs",
-    type=click.IntRange(1, 1024),
+    type=click.IntRange(1),
     default=1,
-    show_default=True,
     metavar="N",
     help="Recordings at a time; their processes share the cores or the GPU.",
 )
@@ -94,7 +72,7 @@ _OPTION_GROUPS = {
     metavar="ADDRESS",
     help="Ray cluster that shares the file system: auto, host:port, or local (this machine). Needs vocalsep[ray].",
 )
-@click.option("--report", type=path_type(), metavar="PATH", help="File of the report. Default: report.json in --out.")
+@click.option("--report", type=PATH, metavar="PATH", help="File of the report. Default: report.json in --out.")
 @click.pass_context
 def separate(
     ctx: click.Context,
@@ -129,15 +107,16 @@ def separate(
     vocalsep separate choir.wav                    soprano, alto, tenor, bass
     vocalsep separate concerts/ -r -o stems -j 4   a folder, four at a time
 
-    The stems of choir.wav are separated/choir/soprano.wav and so on; added up, they are the recording. All audio files
-    in a FOLDER are separated, and its structure is kept.
+    The stems of choir.wav are separated/choir/soprano.wav and so on; they add up to the recording. All audio files in a
+    FOLDER are separated, and its structure is kept.
 
     To resume an interrupted run, give the same command again: finished recordings are skipped. Existing files are never
     overwritten without --overwrite. A recording that fails does not stop the others; report.json in the output folder
     lists the results.
 
     Exit codes: 0 all done, 1 some recordings failed, 2 bad input, 130 interrupted.
-    """  # noqa: D301 (click needs the backspace)
+    """
+    from vocalsep.batch.report import table
     from vocalsep.batch.run import BatchOptions, prepare
     from vocalsep.cli.display import Display, show_plan
     from vocalsep.errors import OptionError
@@ -164,5 +143,6 @@ def separate(
     failed = [result.error for result in results if result.error is not None]
     if failed and len(results) == 1:
         raise failed[0]
-    display.show_table(results)
+    if len(results) > 1:
+        click.echo(table(results, planned.report))
     ctx.exit(FAILED if failed else 0)

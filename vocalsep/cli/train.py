@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vocalsep.cli.base import Group
-from vocalsep.cli.options import complete_weights, device_option, path_type, singers_option
+from vocalsep.cli.options import PATH, complete_weights, device_option, together, voices_option
 
 if TYPE_CHECKING:
     from vocalsep.training.trainer import Trainer
@@ -24,18 +24,25 @@ def train() -> None:
     """Train the networks of vocalsep on your own recordings."""
 
 
-def _run_options(
-    out: str, init: str, batch_size: int, learning_rate: float
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+singers_option = click.option(
+    "--singers",
+    multiple=True,
+    metavar="FOLDER[:NAMES]",
+    help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, the "
+    "singers to use (nino_dios:1,2). Can be given several times.",
+)
+
+
+def _run_options(out: str, init: str, batch_size: int, learning_rate: float) -> Callable[[Any], Any]:
     """Return a decorator that adds the options of a training run, with its defaults."""
     number = partial(click.option, show_default=True)
-    options = (
-        number("-o", "--out", type=path_type(), default=Path(out), help="Folder of the run; the weights go to best/."),
+    return together(
+        number("-o", "--out", type=PATH, default=Path(out), help="Folder of the run; the weights go to best/."),
         click.option(
             "--init",
             metavar="NAME",
             shell_complete=complete_weights,
-            help=f"Weights to start from, as for `vocalsep separate -n`, such as {init}. Default: random weights.",
+            help=f"Weights to start from, such as {init}; see `vocalsep models -h`. Default: random weights.",
         ),
         number("--steps", default=2000, help="Number of training steps."),
         number("--batch-size", default=batch_size, help="Excerpts of 4 s per step."),
@@ -45,24 +52,21 @@ def _run_options(
         click.option("--resume", is_flag=True, help="Continue the run in the output folder."),
         device_option,
     )
-    return lambda command: reduce(lambda function, option: option(function), reversed(options), command)
 
 
 @train.command(
     option_groups={"Data": ("singers", "guides", "voices", "stems", "f0_errors"), **_GROUPS},
     short_help="Train the network that estimates the voices.",
 )
-@click.argument("folder", required=False, type=path_type())
+@click.argument("folder", required=False, type=PATH)
 @singers_option
 @click.option(
     "--guides",
-    type=path_type(),
+    type=PATH,
     help="Folder with, for each recording NAME.wav in FOLDER, a folder NAME of recordings of its voices alone. CREPE "
     "tracks f0 in them; without guides, f0 is tracked in the recordings.",
 )
-@click.option(
-    "--voices", metavar="VOICES", help="Voices of the recordings in FOLDER. Default: SATB, or the voices of --guides."
-)
+@voices_option("--guides")
 @click.option("--stems", is_flag=True, help="Use the recordings of --singers as targets (supervised training).")
 @click.option(
     "--f0-errors",
@@ -89,15 +93,14 @@ def estimator(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train the network that estimates the voices of a mixture.
+    """Train the network that estimates the voices of a mixture.
 
     Training is unsupervised: it needs recordings of choirs in FOLDER, or recordings of single --singers that are
     mixed at random, but no stems. Both can be combined.
 
     \b
-    Example:
-      vocalsep train estimator my_recordings -o my_run
-      vocalsep separate choir.wav -n my_run/best
+    vocalsep train estimator my_recordings -o my_run
+    vocalsep separate choir.wav -n my_run/best
     """
     import torch
 
@@ -159,15 +162,14 @@ def tracker(
     resume: bool,
     device: str,
 ) -> None:
-    r"""Train the network that tracks the f0 of every voice in a mixture.
+    """Train the network that tracks the f0 of every voice in a mixture.
 
     It learns from random ensembles of 1 to 8 voices: of recorded --singers, whose f0 is tracked with CREPE, and of
     synthetic singers.
 
     \b
-    Example:
-      vocalsep train tracker --singers my_choir_singers -o my_run
-      vocalsep f0 choir.wav --tracker my_run/best
+    vocalsep train tracker --singers my_choir_singers -o my_run
+    vocalsep f0 choir.wav --tracker my_run/best
     """
     import torch
 
