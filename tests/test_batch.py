@@ -68,8 +68,8 @@ def stems_in(folder: str | Path) -> list[str]:
 
 
 def planned(paths, out="out", recursive=False, **output) -> dict[str, list[str]]:
-    plan = make_plan(paths, Path(out), STEMS, OutputOptions(**output), recursive)
-    return {job.source.as_posix(): [path.as_posix() for path in job.targets.values()] for job in plan.jobs}
+    jobs, _ = make_plan(paths, Path(out), STEMS, OutputOptions(**output), recursive)
+    return {job.source.as_posix(): [path.as_posix() for path in job.targets.values()] for job in jobs}
 
 
 def statuses(results) -> list[str]:
@@ -93,7 +93,7 @@ class TestPlan:
             ("{track}/{stem}.{ext}", "out/a/separation.json"),
             ("{stem}s/{track}.wav", "out/separations/a.json"),
         ):
-            (job,) = make_plan(["a.wav"], Path("out"), STEMS, OutputOptions(filename=filename), False).jobs
+            (job,) = make_plan(["a.wav"], Path("out"), STEMS, OutputOptions(filename=filename), False)[0]
             assert job.record.as_posix() == record
 
     def test_hidden_files_are_left_out(self):
@@ -213,7 +213,7 @@ class TestSeparateFiles:
             ({"report": "a.wav"}, "report"),
         ],
     )
-    def test_what_is_refused_before_anything_is_written(self, made, here, options, parameter):
+    def test_wrong_options_are_refused_before_anything_is_written(self, made, here, options, parameter):
         put("a.wav")
         with pytest.raises((OptionError, OutputError)) as caught:
             separate_files(["a.wav"], "out", voices="SA", **options)
@@ -267,18 +267,13 @@ class TestSeparateFiles:
         assert {os.fsencode(row["source"]) for row in report["recordings"]} == {b"in/" + name for name in names}
         assert set(statuses(separate_files(["in"], "out", voices="SA"))) == {"skipped"}
 
-    def test_many_finished_recordings_are_skipped_quickly(self, made):
-        """Prints the time; v0.1 promised seconds."""
-        import time
-
+    def test_many_finished_recordings_are_skipped(self, made):
+        """Set VOCALSEP_MANY to 10000 to see (with --durations) that this takes seconds."""
         count = int(os.environ.get("VOCALSEP_MANY", "300"))
         put(*(f"in/{number % 100}/{number}.wav" for number in range(count)))
-        separate_files(["in"], "out", voices="SATB", recursive=True)
-        made.clear()
-        started = time.perf_counter()
-        results = separate_files(["in"], "out", voices="SATB", recursive=True)
-        print(f"{count} finished recordings skipped in {time.perf_counter() - started:.2f} s")
-        assert statuses(results) == ["skipped"] * count and made == []
+        for status in ("done", "skipped"):
+            assert statuses(separate_files(["in"], "out", voices="SATB", recursive=True)) == [status] * count
+        assert len(made) == count
 
 
 class TestReport:
@@ -371,8 +366,8 @@ class TestNetworks:
     @pytest.mark.slow
     def test_a_worker_that_dies_fails_only_its_recording(self, recordings, networks):
         batch = self.batch(networks, 2)
-        dying = batch.plan.jobs[1]
-        jobs = [batch.plan.jobs[0], DyingJob(dying.source, dying.targets, dying.record), batch.plan.jobs[2]]
+        dying = batch.jobs[1]
+        jobs = [batch.jobs[0], DyingJob(dying.source, dying.targets, dying.record), batch.jobs[2]]
         results = {}
         run_in_processes(jobs, batch.options, 2, lambda job, result: results.setdefault(job.source, result))
         assert [results[job.source].status for job in jobs] == ["done", "failed", "done"]
@@ -385,4 +380,4 @@ class TestNetworks:
         missing = dataclasses.replace(batch.options.networks, model=str(here / "nowhere"))
         options: JobOptions = dataclasses.replace(batch.options, networks=missing)
         with pytest.raises(WeightsError):
-            run_in_processes(batch.plan.jobs, options, 2, lambda *_: None)
+            run_in_processes(batch.jobs, options, 2, lambda *_: None)

@@ -33,7 +33,7 @@ def test_long_names_that_differ_at_the_end_stay_different():
     "template", [TEMPLATE, "{track}_{stem}.{ext}", "stems/{stem}/{track}.{ext}", "{track}-{track}/{stem}.wav"]
 )
 def test_paths_of_a_long_track_can_be_written(template, tmp_path):
-    _, paths = stem_paths("x" * 300, ["alto", "bass" * 10], filename=template, audio_format="wav")
+    paths = stem_paths("x" * 300, ["alto", "bass" * 10], filename=template, audio_format="wav")
     assert len(set(paths.values())) == 2
     for path in paths.values():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def test_paths_of_a_long_track_can_be_written(template, tmp_path):
 
 
 def test_tracks_that_differ_have_different_places():
-    places = [stem_paths(name, ["alto"], filename=TEMPLATE, audio_format="wav")[0] for name in ("a", "b", "a")]
+    places = [stem_paths(name, ["alto"], filename=TEMPLATE, audio_format="wav") for name in ("a", "b", "a")]
     assert places[0] == places[2] != places[1]
 
 
@@ -60,5 +60,5 @@ def test_templates_that_cannot_be_used(template):
 
 
 def test_templates_may_end_in_the_suffix_itself():
-    _, paths = stem_paths("choir", ["alto"], filename="{track} {stem}.WAV", audio_format="wav")
+    paths = stem_paths("choir", ["alto"], filename="{track} {stem}.WAV", audio_format="wav")
     assert Path(paths["alto"]) == Path("choir alto.WAV")

@@ -245,7 +245,7 @@ class TestRecord:
         assert separate().status == "failed"
         assert separate(overwrite=True).status == "done"
 
-    def test_f0_tracks_are_told_apart(self, here):  # noqa: F811
+    def test_other_f0_tracks_are_another_setup(self, here):  # noqa: F811
         Path("a.wav").write_bytes(b"sound")
         status = Path("a.wav").stat()
         options = SeparationOptions(), OutputOptions(), NetworkOptions()

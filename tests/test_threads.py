@@ -25,7 +25,7 @@ def test_limit_threads():
 
 
 @pytest.mark.parametrize("name", WAITING)
-def test_what_the_user_has_set_stays(monkeypatch, name):
+def test_variables_of_the_user_stay(monkeypatch, name):
     monkeypatch.setenv(name, "7")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     limit_threads()

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all; an OutputError says why one cannot be written."""
 
 from __future__ import annotations
 
@@ -24,17 +24,7 @@ def part_path(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; the file that the block writes there then takes the place of `path`.
 
-    If the block raises, the temporary file is removed and `path` stays as it is.
-
-    Parameters
-    ----------
-    path : Path
-        Path of the file. Its folder is made if it is missing.
-
-    Raises
-    ------
-    OutputError
-        If the folder cannot be made or the file cannot take its place.
+    The folder is made if it is missing. If the block raises, the temporary file is removed and `path` stays as it is.
     """
     temporary = part_path(path)
     with _unwritable(path):
@@ -49,32 +39,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file, completely or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        Path of the file. Its folder is made if it is missing.
-    content : bytes
-        The whole content.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
+    """Write a file, completely or not at all; its folder is made if it is missing."""
     with replacing(path) as temporary, _unwritable(path):
         temporary.write_bytes(content)
 
 
 def check_place(path: Path) -> None:
-    """Check that a file can be written, before hours of work for its content; make its folder if it is missing.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
+    """Check that a file can be written, before hours of work for its content; its folder is made if it is missing."""
     with _unwritable(path):
         if path.is_dir():
             raise IsADirectoryError("is a folder")

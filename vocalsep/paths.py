@@ -6,7 +6,6 @@ The rules are those of Windows, the strictest system, so that the same input get
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -36,14 +35,8 @@ def safe_name(name: str, limit: int = MAX_BYTES) -> str:
     r"""Return a name that every system can give to a file or folder.
 
     Reserved characters become "_", and bytes that are not text become "%" and their hexadecimal digits. Leading dots,
-    trailing dots and trailing spaces are removed. Letters are composed (NFC).
-
-    Parameters
-    ----------
-    name : str
-        Any text.
-    limit : int
-        Number of bytes that the result may have. A longer name is cut and ends in digits that depend on all of it.
+    trailing dots and trailing spaces are removed. Letters are composed (NFC). A name of more than `limit` bytes is cut
+    and ends in digits that depend on all of it.
 
     Examples
     --------
@@ -72,19 +65,8 @@ def is_file_name(name: object) -> bool:
     return safe_name(file, 204) == file
 
 
-def real_path(path: str | os.PathLike[str]) -> str:
-    """Return an absolute path without links, as far as it exists."""
-    return os.path.realpath(path)
-
-
 def validate_template(filename: str, audio_format: str) -> None:
-    """Check a template of the paths of stems.
-
-    Raises
-    ------
-    OptionError
-        If it has other fields than {track}, {stem} and {ext}, leads out of the output folder, or has another suffix.
-    """
+    """Raise OptionError if a template has other fields or suffixes, or leads out of the output folder."""
     if re.search("[{}]", _FIELD.sub("", filename)):
         raise _error(filename, "a template with no other fields than {track}, {stem} and {ext}")
     path = Path(filename.format(track="track", stem="stem", ext=audio_format))
@@ -94,10 +76,8 @@ def validate_template(filename: str, audio_format: str) -> None:
         raise _error(filename, "it to end in .{ext}")
 
 
-def stem_paths(
-    track: str, stems: Iterable[str], *, filename: str, audio_format: str
-) -> tuple[str, dict[str, PurePosixPath]]:
-    """Return the place of a track inside the output folder, the same for all stems, and the path of each stem.
+def stem_paths(track: str, stems: Iterable[str], *, filename: str, audio_format: str) -> dict[str, PurePosixPath]:
+    """Return the path of each stem inside the output folder.
 
     Parameters
     ----------
@@ -118,7 +98,7 @@ def stem_paths(
     Examples
     --------
     >>> stem_paths("Ave: Maria", ["alto"], filename="{track}/{stem}.{ext}", audio_format="wav")
-    ('Ave_ Maria/.', {'alto': PurePosixPath('Ave_ Maria/alto.wav')})
+    {'alto': PurePosixPath('Ave_ Maria/alto.wav')}
     """
     validate_template(filename, audio_format)
     names = {stem: safe_name(stem) for stem in stems}
@@ -136,7 +116,7 @@ def stem_paths(
     }
     if len({folded(str(path)) for path in paths.values()}) < len(paths):
         raise _error(filename, "{stem} in it, so that every stem has its own path")
-    return filename.format(track=name, stem="", ext=""), paths
+    return paths
 
 
 def _error(filename: str, expected: str) -> OptionError:

@@ -23,25 +23,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-SPIN_COUNT = 1000
-"""Turns of the loop in which a waiting thread of GNU OpenMP spins before it sleeps: microseconds."""
-
+_SPIN_COUNT = "1000"  # turns of the loop in which a waiting thread of GNU OpenMP spins before it sleeps: microseconds
 _WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def limit_threads(threads: int | None = None) -> None:
-    """Set the environment that OpenMP reads when PyTorch is imported.
-
-    Variables that the user has set are left alone.
-
-    Parameters
-    ----------
-    threads : int, optional
-        Number of threads; None uses `available_cores`.
-    """
+def limit_threads() -> None:
+    """Set the environment that OpenMP reads when PyTorch is imported; variables that the user has set stay."""
     if not any(name in os.environ for name in _WAIT_VARIABLES):
-        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads or available_cores()))
+        os.environ["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 
 
 def threads_per_job(jobs: int) -> int:

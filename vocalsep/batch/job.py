@@ -9,8 +9,8 @@ into place in this order:
 4. rename the record to `separation.json`.
 
 A run that is killed before step 1 leaves only temporary files, which the next run replaces. If it is killed later,
-`.separation.json.part` lists the stems that may be in place, so the next run may replace them. Any
-other file in the way is an error unless the run overwrites. Two runs must not write the same stems at the same time.
+`.separation.json.part` lists the stems that may be in place, so the next run may replace them. Any other file in the
+way is an error unless the run overwrites. Two runs must not write the same stems at the same time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vocalsep.batch.plan import Job
-from vocalsep.batch.record import (
-    KEY,
-    SCHEMA,
-    Record,
-    describe_input,
-    describe_stem,
-    difference,
-    read_record,
-)
+from vocalsep.batch.record import KEY, SCHEMA, Record, describe_input, describe_stem, difference, read_record
 from vocalsep.errors import AudioError, OutputError, VocalsepError, WeightsError, one_line, printable, reason
 from vocalsep.files import part_path
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
@@ -46,25 +38,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """Options that all recordings of a run share.
-
-    Parameters
-    ----------
-    separation, output, networks
-        See `vocalsep.options`.
-    setup : mapping
-        The setup that records must have to be skipped, see `vocalsep.batch.record`.
-    f0s : F0Tracks, optional
-        F0 tracks of the only recording.
-    overwrite : bool
-        Separate again what is done, and replace files in the way.
-    """
+    """Options that all recordings of a run share."""
 
     separation: SeparationOptions
     output: OutputOptions
     networks: NetworkOptions
     setup: Mapping[str, Any]
+    """The setup that a record must have for its recording to be skipped, see `vocalsep.batch.record`."""
     f0s: F0Tracks | None = None
+    """F0 tracks of the only recording."""
     overwrite: bool = False
 
 
@@ -99,12 +81,9 @@ class Result:
 def run_job(
     job: Job, options: JobOptions, load: Callable[[], Separator], progress: ProgressCallback = no_progress
 ) -> Result:
-    """Skip or separate a recording; an error becomes a failed result. `load` is called if a separator is needed.
+    """Skip or separate a recording; `load` is called if a separator is needed.
 
-    Raises
-    ------
-    WeightsError
-        If the networks cannot be loaded, since no other recording could be separated either.
+    Errors become failed results, except WeightsError: without networks no other recording can be separated either.
     """
     started = time.perf_counter()
     try:
@@ -130,10 +109,7 @@ def failure(source: Path, error: Exception) -> Result:
 
 
 def check(job: Job, options: JobOptions) -> Result | None:
-    """Return the result of a recording that is done or cannot be separated, None for one to separate.
-
-    Nothing is written.
-    """
+    """Return the result of a recording that is done or cannot be separated, None for one to separate."""
     try:
         if not os.path.isfile(job.source):  # noqa: PTH113 (False for a name that no file can have)
             raise AudioError(f"{printable(job.source)}: no such file; expected an audio file")
@@ -167,13 +143,7 @@ def check(job: Job, options: JobOptions) -> Result | None:
 
 
 def separate(job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback) -> Result:
-    """Separate a recording and put its stems into place.
-
-    Raises
-    ------
-    VocalsepError
-        If it cannot be separated, or the stems cannot be written.
-    """
+    """Separate a recording and put its stems into place."""
     from vocalsep.separation.files import write_stems
 
     described = describe_input(job.source)
@@ -212,13 +182,12 @@ def _adapt(
     from vocalsep.audio.downmix import Downmix
     from vocalsep.training.adaptation import adapt
 
-    wanted = options.separation
+    chosen = options.separation
     with AudioReader(job.source) as reader, Downmix.of_recording(reader) as downmix:
-        tracks = separator.track(downmix, options.f0s, wanted.voices, progress)
+        tracks = separator.track(downmix, options.f0s, chosen.voices, progress)
+        recordings = [(downmix, tracks)]
         try:
-            adapted = adapt(
-                separator, [(downmix, tracks)], seconds=wanted.adapt_seconds, seed=wanted.seed, progress=progress
-            )
+            adapted = adapt(separator, recordings, seconds=chosen.adapt_seconds, seed=chosen.seed, progress=progress)
         except AudioError as error:  # too little singing
             raise AudioError(f"{printable(job.source)}: {error}") from error
     return adapted.separator, tracks, str(adapted)

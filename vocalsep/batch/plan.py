@@ -4,55 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vocalsep.audio import AUDIO_SUFFIXES
 from vocalsep.batch.record import listed_stems
 from vocalsep.errors import AudioError, OptionError, printable, reason
 from vocalsep.options import OutputOptions
-from vocalsep.paths import folded, real_path, safe_name, stem_paths
+from vocalsep.paths import folded, safe_name, stem_paths
 
 
 @dataclass(frozen=True)
 class Job:
-    """One recording to separate.
-
-    Parameters
-    ----------
-    source : Path
-        The recording.
-    targets : mapping of str to Path
-        File of each stem.
-    record : Path
-        File of the record (separation.json), at the place of a stem named "separation".
-    """
+    """One recording to separate."""
 
     source: Path
     targets: Mapping[str, Path]
+    """File of each stem, by name."""
     record: Path
-
-
-@dataclass
-class Plan:
-    """The recordings of a run.
-
-    Parameters
-    ----------
-    jobs : list of Job
-        In the order of the inputs; inside a folder, in the order of the paths.
-    unreadable : dict of Path to str
-        Folders that cannot be read, and why.
-    """
-
-    jobs: list[Job] = field(default_factory=list)
-    unreadable: dict[Path, str] = field(default_factory=dict)
+    """File of the record (separation.json), at the place of a stem named "separation"."""
 
 
 def make_plan(
     paths: Iterable[str | os.PathLike[str]], out: Path, stems: Sequence[str], output: OutputOptions, recursive: bool
-) -> Plan:
-    """Return the plan of a run. Nothing is written.
+) -> tuple[list[Job], dict[Path, str]]:
+    """Return the recordings of a run, and the folders that cannot be read, each with the reason. Nothing is written.
+
+    Recordings come in the order of the inputs; inside a folder, in the order of the paths.
 
     Parameters
     ----------
@@ -74,25 +52,24 @@ def make_plan(
     OptionError
         If two recordings would write the same file, or a stem would replace a recording.
     """
-    plan = Plan()
+    unreadable: dict[Path, str] = {}
     jobs: dict[tuple[str, Path], Job] = {}
     for path in map(Path, paths):
         is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
-        sources = _audio_in(path, out, recursive, plan.unreadable) if is_folder else [path]
+        sources = _audio_in(path, out, recursive, unreadable) if is_folder else [path]
         for source in sources:
             job = _job(source, source.parent.relative_to(path) if is_folder else Path(), out, stems, output)
-            jobs.setdefault((real_path(source), job.record), job)  # a recording named twice is one
-    plan.jobs.extend(jobs.values())
-    _check_collisions(plan.jobs)
-    return plan
+            jobs.setdefault((os.path.realpath(source), job.record), job)  # a recording named twice is one
+    _check_collisions(list(jobs.values()))
+    return list(jobs.values()), unreadable
 
 
 def _job(source: Path, parent: Path, out: Path, stems: Sequence[str], output: OutputOptions) -> Job:
     """Return the job of a recording that lies in the folder `parent` of an input folder."""
     folder = out.joinpath(*map(safe_name, parent.parts))
-    _, targets = stem_paths(source.stem, stems, filename=output.filename, audio_format=output.format)
+    targets = stem_paths(source.stem, stems, filename=output.filename, audio_format=output.format)
     template = str(PurePosixPath(output.filename).with_suffix(".json"))
-    _, record = stem_paths(source.stem, ["separation"], filename=template, audio_format="json")
+    record = stem_paths(source.stem, ["separation"], filename=template, audio_format="json")
     return Job(source, {name: folder / path for name, path in targets.items()}, folder / record["separation"])
 
 
@@ -100,13 +77,8 @@ def _audio_in(folder: Path, out: Path, recursive: bool, unreadable: dict[Path, s
     """Return the audio files in a folder, without stems, in order of path."""
     files = list(_walk(folder, out, recursive, unreadable))
     stems = {stem for path in files for stem in listed_stems(path)}
-    recordings = [
-        path
-        for path in files
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and not path.name.startswith(".")
-        and not (stems and real_path(path) in stems)
-    ]
+    audio = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")]
+    recordings = [path for path in audio if not (stems and os.path.realpath(path) in stems)]
     if not recordings and folder not in unreadable:
         raise AudioError(
             f"{printable(folder)}: holds no audio files other than stems; expected some of {', '.join(AUDIO_SUFFIXES)}"
@@ -121,11 +93,11 @@ def _walk(folder: Path, out: Path, recursive: bool, unreadable: dict[Path, str])
     def refuse(error: OSError) -> None:
         unreadable[Path(error.filename)] = reason(error)
 
-    seen = {real_path(folder), real_path(out)}  # links can lead in circles
+    seen = {os.path.realpath(folder), os.path.realpath(out)}  # links can lead in circles
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         inside = []
         for name in sorted(folders) if recursive else []:
-            real = real_path(Path(parent, name))
+            real = os.path.realpath(Path(parent, name))
             if not name.startswith(".") and real not in seen:
                 seen.add(real)
                 inside.append(name)
@@ -135,12 +107,12 @@ def _walk(folder: Path, out: Path, recursive: bool, unreadable: dict[Path, str])
 
 def _check_collisions(jobs: Sequence[Job]) -> None:
     """Raise OptionError if two recordings would write the same file, or a stem would replace a recording."""
-    sources = {folded(real_path(job.source)): job.source for job in jobs}
+    sources = {folded(os.path.realpath(job.source)): job.source for job in jobs}
     owners: dict[str, Job] = {}
     parents: dict[Path, str] = {}
     for job in jobs:
         for target in (*job.targets.values(), job.record):
-            parent = parents.setdefault(target.parent, real_path(target.parent))
+            parent = parents.setdefault(target.parent, os.path.realpath(target.parent))
             path = folded(os.path.join(parent, target.name))  # noqa: PTH118 (as a string)
             if path in sources:
                 raise OptionError(

@@ -31,13 +31,7 @@ def run_in_processes(
 ) -> None:
     """Separate recordings in several processes, each with its share of the cores.
 
-    If a worker dies, the recordings that were in work are tried again one at a time; the one whose worker dies again
-    fails.
-
-    Raises
-    ------
-    WeightsError
-        If a worker cannot load the networks.
+    If a worker dies, the recordings in progress are tried again one at a time; one whose worker dies again fails.
     """
     threads = threads_per_job(processes)
     waiting = deque(jobs)
@@ -52,7 +46,7 @@ def run_in_processes(
 def _work_until_broken(
     waiting: deque[Job], options: JobOptions, processes: int, threads: int, finish: Callable[[Job, Result], None]
 ) -> list[Job]:
-    """Separate recordings until all are done or a worker dies; return those that were in work then."""
+    """Separate recordings until all are done or a worker dies; return those that were in progress then."""
     running: dict[Future[Result], Job] = {}
     with _workers(processes, threads, running) as submit:
         try:

@@ -30,16 +30,7 @@ def run_on_ray(
     """Separate recordings on a Ray cluster; `per_gpu` of them share a GPU.
 
     The address is "auto", "host:port" or "ray://host:port", or "local" for a cluster on this machine that ends with the
-    run.
-
-    Raises
-    ------
-    MissingExtraError
-        If Ray is not installed.
-    OptionError
-        If there is no cluster, or it has no GPU and one is needed.
-    WeightsError
-        If a worker cannot load the networks.
+    run. Raises MissingExtraError without Ray, and OptionError if there is no cluster or no GPU for device "cuda".
     """
     ray, started = _connect(address)
     try:

@@ -9,12 +9,12 @@ input
     The recording: name, size in bytes, mtime_ns (last change), sha256, sample_rate in Hz, channels, seconds.
 setup
     Everything else that decides on the samples: vocalsep (version), networks (name and sha256 of the estimator and of
-    the tracker; the tracker is null if f0 tracks were given), options, and f0 (SHA-256 of the given tracks, or null).
+    the tracker; the tracker is null if f0 tracks were supplied), options, and f0 (SHA-256 of these tracks, or null).
 stems
     Name -> file (path relative to the record) and bytes.
 summary
     bit_depth, gain (common to all stems), clipped (number of samples), singing (share of the time, by voice),
-    adaptation (one sentence, or null), f0_seconds (length of the given tracks, or null).
+    adaptation (one sentence, or null), f0_seconds (length of supplied f0 tracks, or null).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any
 from vocalsep import __version__, weights
 from vocalsep.errors import AudioError, printable, reason
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
-from vocalsep.paths import real_path
 
 if TYPE_CHECKING:
     from vocalsep.f0.tracks import F0Tracks
@@ -61,23 +60,17 @@ def read_record(path: Path) -> Record | None:
 def listed_stems(path: Path) -> set[str]:
     """Return the real paths of the stems that a file lists if it is a record, in place or not yet."""
     record = read_record(path) if path.name.endswith((".json", ".json.part")) else None
-    return {real_path(path.parent / stem["file"]) for stem in record["stems"].values()} if record else set()
+    return {os.path.realpath(path.parent / stem["file"]) for stem in record["stems"].values()} if record else set()
 
 
 def describe_stem(stem: Path, record: Path, content: Path | None = None) -> dict[str, Any]:
-    """Return what the record at a path says about a stem, whose content may still have another name."""
+    """Return the entry of a stem in the record at a path; its content may still have another name."""
     file = Path(os.path.relpath(stem, record.parent)).as_posix()
     return {"file": file, "bytes": (content or stem).stat().st_size}
 
 
 def describe_input(source: Path) -> dict[str, Any]:
-    """Return what a record says about a recording before it is opened.
-
-    Raises
-    ------
-    AudioError
-        If it cannot be read.
-    """
+    """Return the fields of "input" that do not need a decoder; raise AudioError if the file cannot be read."""
     digest = hashlib.sha256()
     try:
         status = source.stat()
@@ -92,7 +85,7 @@ def describe_input(source: Path) -> dict[str, Any]:
 def make_setup(
     separation: SeparationOptions, output: OutputOptions, networks: NetworkOptions, f0s: F0Tracks | None
 ) -> dict[str, Any]:
-    """Return what decides on the stems besides the recording, as it stands in a record."""
+    """Return the setup for a record: everything that decides on the stems besides the recording."""
     options = {**asdict(separation), **asdict(output)}
     del options["filename"]  # decides where the stems go, not on what they are
     options["voices"] = None
@@ -121,11 +114,6 @@ def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
 
     A recording is the same if its size and time are, or else its content. Patch versions of vocalsep give the same
     samples.
-
-    Raises
-    ------
-    AudioError
-        If the recording cannot be read.
     """
     recorded, status = record["input"], source.stat()
     if status.st_size != recorded["size"] or (

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,22 +29,8 @@ SCHEMA = 2
 STATUSES = ("done", "skipped", "failed")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the software that decides on the samples."""
-    import numpy as np
-    import torch
-
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
-
-
 def check_report_path(path: Path) -> None:
-    """Check that a report may be written.
-
-    Raises
-    ------
-    OutputError
-        If there is a file that is not a report.
-    """
+    """Raise OutputError if there is a file that is not a report."""
     if not os.path.lexists(path):
         return
     try:
@@ -59,13 +44,7 @@ def check_report_path(path: Path) -> None:
 
 
 def write_report(path: Path, header: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Write a report; `header` holds the fields that describe the run.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
+    """Write a report; `header` holds the fields that describe the run."""
     counts = Counter[str](result.status for result in results)
     report = {
         KEY: SCHEMA,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocalsep.batch.job import JobOptions, Result, check, failure, load_separator, remove_temporary, run_job
-from vocalsep.batch.plan import Job, Plan, make_plan
+from vocalsep.batch.plan import Job, make_plan
 from vocalsep.batch.record import make_setup
-from vocalsep.batch.report import NAME, check_report_path, versions, write_report
+from vocalsep.batch.report import NAME, check_report_path, write_report
 from vocalsep.errors import AudioError, OptionError, printable, shown
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.threads import threads_per_job
@@ -28,14 +28,14 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How the recordings of a run are found and worked on.
+    """How recordings are found, and how many are separated at a time.
 
     Parameters
     ----------
     recursive : bool
         Search folders inside folders.
     overwrite : bool
-        Separate again what is done, and replace files in the way.
+        Separate finished recordings again, and replace existing files.
     jobs : int
         Number of recordings at a time: processes that share the cores or the GPU. A script needs
         `if __name__ == "__main__":` for more than one.
@@ -62,50 +62,36 @@ class BatchOptions:
 
 
 class Monitor:
-    """Follows a run; the base class ignores everything."""
+    """An observer of a run; the base class ignores everything."""
 
     def started(self, jobs: Sequence[Job]) -> None:
-        """Take the recordings that will be separated."""
+        """Receive the recordings that will be separated."""
 
     def progress(self, job: Job, stage: str, fraction: float) -> None:
-        """Take the progress of a recording; called only if one is separated at a time."""
+        """Receive the progress of a recording, if only one is separated at a time."""
 
     def finished(self, result: Result) -> None:
-        """Take the result of a recording."""
+        """Receive the result of a recording."""
 
 
 @dataclass(frozen=True)
 class BatchRun:
-    """A run that is planned; nothing is written or loaded yet.
+    """A run that is planned; nothing is written or loaded yet."""
 
-    Parameters
-    ----------
-    plan : Plan
-        The recordings.
-    options : JobOptions
-        How they are separated.
-    batch : BatchOptions
-        How they are worked on.
-    report : Path
-        File of the report.
-    """
-
-    plan: Plan
+    jobs: Sequence[Job]
+    unreadable: Mapping[Path, str]
+    """Folders that cannot be read, and why."""
     options: JobOptions
     batch: BatchOptions
     report: Path
 
     def run(self, monitor: Monitor | None = None, command: Sequence[str] | None = None) -> list[Result]:
-        """Separate the recordings, and write the report (with the command line) whatever happens.
-
-        Raises
-        ------
-        OutputError
-            If the report cannot be written.
-        WeightsError
-            If the networks cannot be loaded.
-        """
+        """Separate the recordings, and write the report, with the command line, also if the run is interrupted."""
         monitor = monitor or Monitor()
+        unreadable = [
+            failure(folder, AudioError(f"{printable(folder)}: cannot be read ({why})"))
+            for folder, why in self.unreadable.items()
+        ]
         results: dict[Path, Result] = {}
 
         def finish(job: Job, result: Result) -> None:
@@ -116,20 +102,19 @@ class BatchRun:
         header = self._header(command)
         write_report(self.report, header, [])  # fails before the work, not after it
         try:
+            for result in unreadable:
+                monitor.finished(result)
             self._run(monitor, finish)
             header["interrupted"] = False
         finally:
-            ordered = [results[job.record] for job in self.plan.jobs if job.record in results]
-            ordered += [self._unreadable(folder, why) for folder, why in self.plan.unreadable.items()]
+            ordered = [results[job.record] for job in self.jobs if job.record in results] + unreadable
             header["seconds"] = round(time.perf_counter() - started, 3)
             write_report(self.report, header, ordered)
         return ordered
 
     def _run(self, monitor: Monitor, finish: Callable[[Job, Result], None]) -> None:
-        for folder, why in self.plan.unreadable.items():
-            monitor.finished(self._unreadable(folder, why))
         waiting = []
-        for job in self.plan.jobs:
+        for job in self.jobs:
             result = check(job, self.options)
             if result is None:
                 waiting.append(job)
@@ -156,21 +141,20 @@ class BatchRun:
     @property
     def processes(self) -> int:
         """Number of recordings at a time on this machine."""
-        return min(self.batch.jobs, len(self.plan.jobs))
-
-    @staticmethod
-    def _unreadable(folder: Path, why: str) -> Result:
-        return failure(folder, AudioError(f"{printable(folder)}: cannot be read ({why})"))
+        return min(self.batch.jobs, len(self.jobs))
 
     def _header(self, command: Sequence[str] | None) -> dict[str, Any]:
         import platform
+
+        import numpy as np
+        import torch
 
         return {
             "command": None if command is None else list(command),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "seconds": 0.0,
             "interrupted": True,
-            "versions": versions(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
             "machine": {
                 "platform": platform.platform(),
                 "device": self.options.networks.device,
@@ -191,30 +175,23 @@ def prepare(
     batch: BatchOptions,
     f0s: F0Tracks | None = None,
 ) -> BatchRun:
-    """Plan a run; `f0s` are those of the only recording. Whatever can be refused is refused here.
-
-    Raises
-    ------
-    VocalsepError
-        If something cannot be used.
-    """
+    """Plan a run; `f0s` are those of the only recording. Everything that can be checked before the work is checked."""
     from vocalsep.device import resolve_device
 
     if isinstance(paths, str | os.PathLike):
         raise OptionError(f"paths is {shown(paths)}; expected a list of paths", parameter="paths")
     out = Path(out)
     stems = output.files_of(separation.stem_names(None if f0s is None else f0s.names))
-    plan = make_plan(paths, out, stems, output, batch.recursive)
-    if f0s is not None and len(plan.jobs) > 1:
-        raise OptionError(
-            f"f0 tracks belong to one recording, but there are {len(plan.jobs)} recordings", parameter="f0s"
-        )
+    jobs, unreadable = make_plan(paths, out, stems, output, batch.recursive)
+    if f0s is not None and len(jobs) > 1:
+        raise OptionError(f"f0 tracks belong to one recording, but there are {len(jobs)} recordings", parameter="f0s")
     report = batch.report or out / NAME
     check_report_path(report)
     if batch.ray is None:
         networks = replace(networks, device=resolve_device(networks.device))
     setup = make_setup(separation, output, networks, f0s)
-    return BatchRun(plan, JobOptions(separation, output, networks, setup, f0s, batch.overwrite), batch, report)
+    options = JobOptions(separation, output, networks, setup, f0s, batch.overwrite)
+    return BatchRun(jobs, unreadable, options, batch, report)
 
 
 def separate_files(
@@ -283,18 +260,10 @@ def separate_files(
     []
     """
     separation = _replaced(
-        separation,
-        {"voices": voices, "residual": residual, "adapt": adapt, "adapt_seconds": adapt_seconds, "seed": seed},
+        separation, voices=voices, residual=residual, adapt=adapt, adapt_seconds=adapt_seconds, seed=seed
     )
     output = _replaced(
-        output,
-        {
-            "format": format,
-            "bit_depth": bit_depth,
-            "clip_mode": clip_mode,
-            "two_stems": two_stems,
-            "filename": filename,
-        },
+        output, format=format, bit_depth=bit_depth, clip_mode=clip_mode, two_stems=two_stems, filename=filename
     )
     networks = NetworkOptions(model=os.fspath(model), tracker=os.fspath(tracker), device=device)
     batch = BatchOptions(recursive, overwrite, jobs, ray, None if report is None else Path(report))
@@ -304,5 +273,5 @@ def separate_files(
     return prepare(paths, out, separation, output, networks, batch).run(monitor)
 
 
-def _replaced(options: Any, fields: Mapping[str, Any]) -> Any:
+def _replaced(options: Any, **fields: Any) -> Any:
     return replace(options, **{name: value for name, value in fields.items() if value is not None})

@@ -29,7 +29,7 @@ class Display(Monitor):
 
     def __init__(self, batch: BatchRun, ctx: click.Context) -> None:
         self._batch, self._ctx = batch, ctx
-        self._single = len(batch.plan.jobs) + len(batch.plan.unreadable) == 1
+        self._single = len(batch.jobs) + len(batch.unreadable) == 1
         self._stages = _STAGES_ADAPT if batch.options.separation.adapt else _STAGES
         self._bar: Any = None
         self._amounts: dict[Path, float] = {}
@@ -115,7 +115,7 @@ def _seconds(source: Path) -> float:
 
 def show_plan(batch: BatchRun, command: click.Command) -> None:
     """Print what would be done with each recording."""
-    for job in batch.plan.jobs:
+    for job in batch.jobs:
         source, result = printable(job.source), check(job, batch.options)
         if result is None:
             click.echo(f"{source}: would be separated")
@@ -125,5 +125,5 @@ def show_plan(batch: BatchRun, command: click.Command) -> None:
             click.echo(f"{source}: would fail: {sentence(result.error, command)}")
         else:
             click.echo(f"{source}: done before, would be skipped")
-    for folder, why in batch.plan.unreadable.items():
+    for folder, why in batch.unreadable.items():
         click.echo(f"{printable(folder)}: would fail: {why}")

@@ -70,7 +70,7 @@ class Separation:
             If a file cannot be written. No stem is left behind then.
         """
         output = OutputOptions(format=format, bit_depth=bit_depth, clip_mode=clip_mode, filename=filename)
-        _, inside = stem_paths(track, self.stems, filename=filename, audio_format=format)
+        inside = stem_paths(track, self.stems, filename=filename, audio_format=format)
         stems = np.stack([np.atleast_2d(stem) for stem in self.stems.values()])  # (stems, channels, samples)
         gain = rescaling_gain(float(np.abs(stems).max()), bit_depth) if clip_mode == "rescale" else 1.0
         targets = [Path(folder) / path for path in inside.values()]
