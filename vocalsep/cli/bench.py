@@ -67,7 +67,7 @@ training_options = together(
         multiple=True,
         metavar="FOLDER[:NAMES]",
         help="Folder of single singers of one piece to train networks on; after a colon, the singers to use "
-        "(nino_dios:1,2). Can be given several times.",
+        "(nino_dios:1,2). Can be repeated.",
     ),
     click.option(
         "-o",

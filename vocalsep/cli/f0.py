@@ -19,7 +19,6 @@ from vocalsep.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from vocalsep.audio.downmix import Downmix
     from vocalsep.f0.tracks import F0Tracks
 
 
@@ -57,7 +56,7 @@ def f0(
     midi: Path | None,
     overwrite: bool,
 ) -> None:
-    """Track the f0 of every voice in FILE.
+    """Track the f0 (the pitch curve) of every voice in FILE.
 
     You can correct the CSV and pass it to `vocalsep separate --f0`. The picture is written beside the CSV as .png; it
     needs the extra vocalsep[plot]. The notes of --midi are rounded to semitones of the choir's own tuning.
@@ -65,17 +64,18 @@ def f0(
     from vocalsep.audio import AudioReader
     from vocalsep.audio.downmix import Downmix
     from vocalsep.errors import MissingExtraError, OptionError
-    from vocalsep.f0.grid import on_grid
     from vocalsep.f0.plot import save_plot
+    from vocalsep.separation.separator import Separator
 
     table = out or Path(file.stem if per_voice else f"{file.stem}.csv")
     image = table.parent / f"{table.name if per_voice else table.stem}.png"
     if midi is not None and midi.suffix.lower() not in (".mid", ".midi"):
         raise OptionError(f"{midi} has another suffix; expected a name such as {file.stem}.mid", parameter="midi")
     _check_outputs(file, [table, *([image] if picture else []), *([midi] if midi else [])], overwrite)
-    tracks = f0_tracks(None, guides, voices, crepe, device)
+    guided = f0_tracks(None, guides, voices, crepe, device)
+    separator = Separator(device=device, tracker=tracker)
     with AudioReader(file) as reader, Downmix.of_recording(reader) as downmix:
-        tracks = on_grid(tracks, None, downmix.n_frames) if tracks else _track(downmix, voices, tracker, device)
+        tracks = separator.track(downmix, guided, voices)
         _write(tracks, table, per_voice, midi)
         if picture:
             try:
@@ -83,17 +83,6 @@ def f0(
                 click.echo(image)
             except MissingExtraError as error:
                 click.echo(f"No picture: {error}", err=True)
-
-
-def _track(downmix: Downmix, voices: str | None, tracker: str, device: str) -> F0Tracks:
-    from vocalsep.device import resolve_device
-    from vocalsep.f0 import polyphonic
-    from vocalsep.f0.network import Tracker
-    from vocalsep.options import SeparationOptions
-    from vocalsep.weights import load_network
-
-    parts = SeparationOptions(voices).parts
-    return polyphonic.track(downmix, parts, load_network(tracker, Tracker, resolve_device(device)))
 
 
 def _write(tracks: F0Tracks, table: Path, per_voice: bool, midi: Path | None) -> None:

@@ -29,7 +29,7 @@ singers_option = click.option(
     multiple=True,
     metavar="FOLDER[:NAMES]",
     help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, the "
-    "singers to use (nino_dios:1,2). Can be given several times.",
+    "singers to use (nino_dios:1,2). Can be repeated.",
 )
 
 
