@@ -3,7 +3,6 @@
 import os
 import shutil
 import struct
-import subprocess
 import sys
 import tracemalloc
 import wave
@@ -303,16 +302,8 @@ def test_names_do_not_decide(kinds, tmp_path, suffix):
 @pytest.mark.parametrize(
     "name",
     [
-        " spaces  everywhere ",
-        "合唱 Ж é",
-        "two\nlines",
-        "\x1b[31mred",
-        "-rf",
-        "'\"`$(x);",
-        "x" * 245,
-        os.fsdecode(b"no utf-8 \xff\xfe"),
-        "%s%n",
-        "concat:a|b",
+        *(" spaces  everywhere ", "合唱 Ж é", "two\nlines", "\x1b[31mred", "-rf", "'\"`$(x);", "%s%n", "concat:a|b"),
+        *("x" * 245, os.fsdecode(b"no utf-8 \xff\xfe")),
     ],
 )
 @pytest.mark.parametrize("suffix", ["wav", "m4a"])
@@ -344,26 +335,10 @@ def test_paths_that_are_no_files(tmp_path, kind):
     assert_refused(path)
 
 
-@POSIX
-@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file(kinds, tmp_path):
-    shutil.copy(kinds / "x.wav", tmp_path)
-    (tmp_path / "x.wav").chmod(0)
-    assert_refused(tmp_path / "x.wav", "Permission denied")
-
-
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
 def test_file_that_vanishes_between_passes(kinds, tmp_path, suffix):
     reader = AudioReader(shutil.copy(kinds / f"x.{suffix}", tmp_path))
     everything(reader)
     reader.path.unlink()
     with pytest.raises(AudioError):
         everything(reader)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="only POSIX systems can close the terminal")
-def test_reads_without_a_terminal(kinds):
-    program = "import sys, os; os.close(2); from vocalsep import audio; print(audio.read(sys.argv[1]).waveform.shape)"
-    for name in ("x.wav", "x.mp3"):
-        found = subprocess.run([sys.executable, "-c", program, kinds / name], stdout=subprocess.PIPE, check=True)
-        assert found.stdout.strip() == b"(2, 30011)"

@@ -11,24 +11,11 @@ from vocalsep.audio.io import read, write
 from vocalsep.audio.recording import ArrayRecording, Recording
 from vocalsep.audio.resample import Resampler, resample
 from vocalsep.audio.stream import AudioReader, AudioWriter
-from vocalsep.audio.waveform import (
-    MAX_CHANNELS,
-    MAX_PEAK,
-    MAX_SAMPLE_RATE,
-    MIN_SAMPLE_RATE,
-    Audio,
-    Float32,
-    validate_sample_rate,
-    validate_waveform,
-)
+from vocalsep.audio.waveform import Audio, Float32, validate_sample_rate, validate_waveform
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 
 __all__ = [
     "AUDIO_SUFFIXES",
-    "MAX_CHANNELS",
-    "MAX_PEAK",
-    "MAX_SAMPLE_RATE",
-    "MIN_SAMPLE_RATE",
     "MODEL_SAMPLE_RATE",
     "ArrayRecording",
     "Audio",

@@ -52,19 +52,13 @@ class OpenFile(NamedTuple):
     samples: int | None
     """In each channel, according to the header or to FFmpeg's guess; None if unknown."""
     least: int
-    """In each channel; a file with fewer has lost its end."""
+    """In each channel; a file with fewer samples has lost its end."""
     bit_depth: str
     tags: dict[str, str]
 
 
 def open_file(path: Path) -> OpenFile:
-    """Read the header of a file.
-
-    Raises
-    ------
-    AudioError
-        If the file is missing, empty, no file or cut short. Other failures are `FAILURES`; see `unreadable`.
-    """
+    """Read the header of a file; raises AudioError or one of `FAILURES`, see `unreadable`."""
     _check_is_file(path)
     with path.open("rb") as stream:
         head = stream.read(32)
@@ -171,7 +165,7 @@ def _decode_sndfile(path: Path) -> Iterator[Float32]:
 
 def _open_ffmpeg(path: Path) -> OpenFile:
     with _ffmpeg(path) as (container, stream):
-        # The true rate of some codecs is known with the first frame only.
+        # Some codecs have their true rate only in the first frame.
         frame = next(_frames(container, stream), None)
         if frame is None:
             raise RuntimeError("it holds no sound")
@@ -194,7 +188,7 @@ def _decode_ffmpeg(path: Path) -> Iterator[Float32]:
             found = frame.sample_rate, frame.layout.name, frame.format.name
             form = form or found
             if found != form:  # the fifo would not notice other channels, and crash
-                raise RuntimeError("its sample rate or channels change on the way")
+                raise RuntimeError("its sample rate or channels change in the middle")
             frame.pts = None  # the fifo would refuse gaps
             fifo.write(frame)
             last = frame.samples

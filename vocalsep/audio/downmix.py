@@ -88,19 +88,7 @@ class Downmix:
     def of_recording(cls, recording: Recording, progress: Callable[[float], None] = lambda _: None) -> Downmix:
         """Mix a recording down to the mean of its channels, or to the loudest channel if they cancel each other.
 
-        Parameters
-        ----------
-        recording : Recording
-            At any rate, with any number of channels.
-        progress : callable
-            Takes the fraction that is done.
-
-        Raises
-        ------
-        AudioError
-            If the recording cannot be read.
-        OutputError
-            If there is no room for a temporary file.
+        `progress` is called with the fraction that is done.
         """
         powers = np.zeros(recording.channels + 1)  # of the mean, and of each channel
         done = 0

@@ -47,7 +47,7 @@ def unwritable(path: Path) -> Iterator[None]:
 class SndfileEncoder:
     """A wav, flac or ogg file that is being encoded; a wav file becomes RF64 if its `samples` exceed 4 GB.
 
-    `clipped` counts the samples beyond full scale that had to be clipped.
+    `clipped` counts the samples beyond full scale that had to be clipped; `file` is open until `close` completes it.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class SndfileEncoder:
         if self._limit is not None and samples is not None and samples > self._limit:
             container, self._limit = "RF64", None
         subtype = "VORBIS" if audio_format == "ogg" else _SUBTYPES[bit_depth]
-        self._file = soundfile.SoundFile(self._name, "w", sample_rate, channels, subtype, format=container)
+        self.file = soundfile.SoundFile(self._name, "w", sample_rate, channels, subtype, format=container)
         for name, text in tags_of.cleaned(tags).items():
             with suppress(*FAILURES):  # wav has no place for a license
-                setattr(self._file, name, text)
+                setattr(self.file, name, text)
 
     def write(self, block: Float32) -> None:
         """Append samples of shape (channels, n)."""
@@ -85,20 +85,16 @@ class SndfileEncoder:
             if self._bits is not None:
                 self.clipped += int(np.count_nonzero(np.abs(piece) > 1))
                 piece = _quantized(piece, self._bits)
-            self._file.write(piece)
+            self.file.write(piece)
 
     def close(self) -> None:
         """Complete the file."""
-        self._file.close()
+        self.file.close()
         # libsndfile does not say that the disk was full when it wrote the last block.
         with soundfile.SoundFile(self._name) as sound:
             sound.seek(max(0, self._written - 1))
             if len(sound.read(2)) != min(1, self._written):
                 raise OSError("its end is missing")
-
-    def discard(self) -> None:
-        """Close the file, which may be incomplete."""
-        self._file.close()
 
 
 class FfmpegEncoder:
@@ -111,31 +107,27 @@ class FfmpegEncoder:
         self._rate, self._layout, self._written = sample_rate, "mono" if channels == 1 else "stereo", 0
         # The length in the header is then exact to the sample.
         options = {"movie_timescale": str(sample_rate)} if container == "ipod" else {}
-        self._file: Any = av.open(f"file:{path}", "w", format=container, container_options=options)
-        self._file.metadata.update(tags_of.to_ffmpeg(tags))
+        self.file: Any = av.open(f"file:{path}", "w", format=container, container_options=options)
+        self.file.metadata.update(tags_of.to_ffmpeg(tags))
         bit_rate = min(_RATE_PER_CHANNEL, _MAX_BITS * sample_rate) * channels
-        self._stream: Any = self._file.add_stream(
+        self._stream: Any = self.file.add_stream(
             codec, rate=sample_rate, layout=self._layout, format="fltp", bit_rate=bit_rate
         )
-        self._file.start_encoding()
+        self.file.start_encoding()
 
     def write(self, block: Float32) -> None:
         """Append samples of shape (channels, n)."""
         frame: Any = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout=self._layout)
         frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._written
         self._written += block.shape[1]
-        self._file.mux(self._stream.encode(frame))
+        self.file.mux(self._stream.encode(frame))
 
     def close(self) -> None:
         """Complete the file."""
         try:
-            self._file.mux(self._stream.encode(None))
+            self.file.mux(self._stream.encode(None))
         finally:
-            self._file.close()
-
-    def discard(self) -> None:
-        """Close the file, which may be incomplete."""
-        self._file.close()
+            self.file.close()
 
 
 def _quantized(samples: Float32, bits: int) -> NDArray[np.int32]:

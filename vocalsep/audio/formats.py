@@ -32,13 +32,7 @@ _LOSSLESS = ("pcm_", "flac", "alac", "ape", "wavpack", "tta", "truehd", "mlp")  
 
 
 def validate_capacity(audio_format: str, channels: int, sample_rate: int) -> None:
-    """Check that a format holds so many channels at so many Hz.
-
-    Raises
-    ------
-    OptionError
-        If it does not.
-    """
+    """Raise OptionError if a format cannot hold so many channels at so many Hz."""
     most, rates = _CAPACITIES[audio_format]
     if not 1 <= channels <= most or sample_rate not in rates:
         listed = f"at most {rates[-1]}" if isinstance(rates, range) else f"one of {', '.join(map(str, rates))}"

@@ -13,8 +13,6 @@ from vocalsep.audio.stream import AudioReader, AudioWriter
 from vocalsep.audio.waveform import Audio, validate_waveform
 from vocalsep.files import replacing
 
-_BLOCK = 1 << 20  # samples that are read at a time
-
 
 def read(path: str | os.PathLike[str]) -> Audio:
     """Read an audio file.
@@ -35,8 +33,7 @@ def read(path: str | os.PathLike[str]) -> Audio:
         If the file is missing, empty, cut short or not audio, or holds samples that are not finite.
     """
     with AudioReader(path) as reader:
-        blocks = list(reader.blocks(_BLOCK))
-    return Audio(np.concatenate(blocks, axis=1), reader.sample_rate)
+        return Audio(np.concatenate(list(reader.blocks(1 << 20)), axis=1), reader.sample_rate)
 
 
 def write(

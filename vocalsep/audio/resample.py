@@ -10,21 +10,9 @@ from vocalsep.audio.waveform import Float32, validate_sample_rate, validate_wave
 
 
 class Resampler:
-    """Resample a waveform that comes in blocks.
+    """Resample a waveform that comes in blocks, from and to rates in Hz.
 
     The result equals that of `resample` for the whole, sample for sample, whatever the sizes of the blocks.
-
-    Parameters
-    ----------
-    source_rate, target_rate : int
-        Hz.
-    channels : int
-        Number of channels.
-
-    Raises
-    ------
-    AudioError
-        If a rate is not valid.
 
     Examples
     --------
@@ -43,17 +31,9 @@ class Resampler:
         self._taken = self._returned = 0  # samples
 
     def push(self, block: Float32) -> Float32:
-        """Take samples, and return the samples at the target rate that they complete.
+        """Take samples, shape (channels, n), and return the samples at the target rate that they complete.
 
-        Parameters
-        ----------
-        block : ndarray, shape (channels, n)
-            Float32.
-
-        Returns
-        -------
-        ndarray, shape (channels, m)
-            The filter looks ahead, so m may be 0, and the target's samples come later than the source's.
+        The filter looks ahead, so there may be none.
         """
         if block.ndim != 2 or block.shape[0] != self._channels:
             raise ValueError(f"block has shape {block.shape}; expected ({self._channels}, samples)")

@@ -60,17 +60,7 @@ class AudioReader:
         self.bit_depth, self.tags = self._file.bit_depth, self._file.tags
 
     def blocks(self, size: int) -> Iterator[Float32]:
-        """Yield the samples from the start.
-
-        Parameters
-        ----------
-        size : int
-            Samples of a block.
-
-        Yields
-        ------
-        ndarray, shape (channels, size)
-            Float32 and contiguous; the last block may be shorter.
+        """Yield the samples from the start, in contiguous blocks of shape (channels, size); the last may be shorter.
 
         Raises
         ------
@@ -146,7 +136,7 @@ class AudioWriter:
     OptionError
         If there is no such format, or it cannot hold such audio.
     OutputError
-        If the file cannot be written.
+        If the file cannot be written, here or later.
     """
 
     def __init__(
@@ -177,19 +167,9 @@ class AudioWriter:
         self.clipped = 0
 
     def write(self, block: Float32) -> None:
-        """Append samples.
+        """Append samples, shape (channels, n), with full scale +-1.
 
-        Parameters
-        ----------
-        block : ndarray, shape (channels, n)
-            Float32 with full scale +-1. Integer formats take the nearest step, and clip samples beyond full scale.
-
-        Raises
-        ------
-        AudioError
-            If the shape is another one, or samples are not finite or far beyond full scale.
-        OutputError
-            If the file cannot be written.
+        Integer formats take the nearest step, and clip samples beyond full scale.
         """
         if block.ndim != 2 or block.shape[0] != self._channels:
             raise AudioError(f"block has shape {block.shape}; expected ({self._channels}, samples)")
@@ -199,21 +179,11 @@ class AudioWriter:
         with unwritable(self.path):
             if self._encoder is None:
                 raise ValueError("the file is closed")
-            try:
-                self._encoder.write(block)
-            except BaseException:
-                self._discard()
-                raise
+            self._encoder.write(block)
             self.clipped = self._encoder.clipped
 
     def close(self) -> None:
-        """Complete the file; a second call does nothing.
-
-        Raises
-        ------
-        OutputError
-            If the file cannot be written.
-        """
+        """Complete the file; a second call does nothing."""
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             with unwritable(self.path):
@@ -228,12 +198,9 @@ class AudioWriter:
         if kind is None:
             self.close()
             return
-        self._discard()
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
-
-    def _discard(self) -> None:
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             with suppress(*FAILURES):
-                encoder.discard()
+                encoder.file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)

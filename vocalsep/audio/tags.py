@@ -16,11 +16,6 @@ _MAX_BYTES = 2000  # of each tag, in UTF-8; libsndfile reads no tags at all from
 def cleaned(found: Mapping[str, object]) -> dict[str, str]:
     r"""Return the tags that can be written: known names, text without zero bytes and of bounded length.
 
-    Parameters
-    ----------
-    found : mapping
-        Tags by name in any case, with values of any type.
-
     Examples
     --------
     >>> cleaned({"TITLE": " Locus iste\0", "artist": "", "mood": "calm"})

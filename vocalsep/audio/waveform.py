@@ -35,13 +35,7 @@ class Audio(NamedTuple):
 
 
 def validate_sample_rate(sample_rate: Any) -> int:
-    """Return `sample_rate` as an int.
-
-    Raises
-    ------
-    AudioError
-        If it is not a whole number from `MIN_SAMPLE_RATE` to `MAX_SAMPLE_RATE` Hz.
-    """
+    """Return a sample rate as an int; raise AudioError unless it is whole and in the range of the constants."""
     try:
         rate = int(sample_rate)
         whole = rate == float(sample_rate)
@@ -103,13 +97,7 @@ def validate_waveform(audio: ArrayLike) -> Float32:
 
 
 def validate_samples(waveform: Float32) -> None:
-    """Check that all samples are finite and at most `MAX_PEAK`.
-
-    Raises
-    ------
-    AudioError
-        If they are not.
-    """
+    """Raise AudioError unless all samples are finite and at most `MAX_PEAK`."""
     peak = max(abs(float(waveform.max())), abs(float(waveform.min())))  # NaN if a sample is
     if not np.isfinite(peak):
         raise AudioError("audio holds samples that are NaN, infinite or beyond float32; expected finite numbers")
