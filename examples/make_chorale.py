@@ -312,7 +312,7 @@ def voice_parameters(singer: Singer, times: NDArray[np.float64], generator: torc
 def levelled(
     f0: NDArray[np.float64], line: NDArray[np.float64], lsf: NDArray[np.float64], wanted_db: NDArray[np.float64]
 ) -> VoiceParameters:
-    """Return the parameters of one voice whose noise and harmonics have the levels asked for.
+    """Return the parameters of one voice whose noise and harmonics have the levels `wanted_db`.
 
     Parameters
     ----------

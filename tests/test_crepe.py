@@ -12,6 +12,7 @@ from vocalsep.dsp.units import hz_to_cents
 from vocalsep.errors import AudioError, F0Error, OptionError
 from vocalsep.f0 import crepe, monophonic
 from vocalsep.timebase import HOP, HOP_LENGTH
+from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
 from vocalsep.weights import load_network
 
 RATE = 16000
@@ -53,7 +54,7 @@ def test_activations_are_those_of_torchcrepe(reference):
 
 
 def test_path_is_that_of_torchcrepe(reference):
-    """Network, grid, range and Viterbi decoder together reproduce torchcrepe, given its idea of a likelihood.
+    """Network, grid, range and Viterbi decoder together reproduce torchcrepe, with its idea of a likelihood.
 
     torchcrepe takes the softmax of the activations, so these are the scores here. The f0 it returns has triangular
     noise of +-20 cents added to hide the grid, and the stored values hold one draw of it: frame by frame they bound
@@ -74,25 +75,25 @@ def test_decoded_f0_agrees_with_torchcrepe(reference):
 
     Where it moves away from the arg max of torchcrepe's path, it moves to a higher activation, on the whole.
     """
-    output = crepe.decode(reference.ours)
-    voiced = reference.periodicity > 0.5
-    deviation = np.abs(hz_to_cents(output.f0, reference.f0))[voiced]
+    f0, periodicity = crepe.decode(reference.ours)
+    deviation = np.abs(hz_to_cents(f0, reference.f0))[reference.periodicity > 0.5]
     assert deviation.max() <= 40
     assert np.median(deviation) <= 10
-    assert output.periodicity.mean() > reference.periodicity.mean() + 1e-3
+    assert periodicity.mean() > reference.periodicity.mean() + 1e-3
 
 
 def test_decoding_the_stored_activations_gives_the_same_path(reference):
-    ours, theirs = crepe.decode(reference.ours), crepe.decode(reference.activation)
+    (f0, periodicity), theirs = crepe.decode(reference.ours), crepe.decode(reference.activation)
     np.testing.assert_array_equal(crepe.pitch_path(reference.ours), crepe.pitch_path(reference.activation))
-    np.testing.assert_allclose(hz_to_cents(ours.f0, theirs.f0), 0, atol=0.1)
-    np.testing.assert_allclose(ours.periodicity, theirs.periodicity, atol=1e-3)
+    np.testing.assert_allclose(hz_to_cents(f0, theirs[0]), 0, atol=0.1)
+    np.testing.assert_allclose(periodicity, theirs[1], atol=1e-3)
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 44100])
 @pytest.mark.parametrize("frequency", [110, 220, 440, 880])
 def test_tones_are_right_to_10_cents(frequency, sample_rate):
     tracks = f0_from_stems([sung_tone(frequency, 0.5, sample_rate)], sample_rate)
+    assert tracks.n_frames == 1 + 8000 // 256
     assert np.abs(hz_to_cents(tracks.frequencies[0, 3:-3], frequency)).max() < 10
     assert tracks.confidence[0, 3:-3].min() > 0.8
 
@@ -107,9 +108,9 @@ def test_a_leap_is_followed_at_once(network):
     assert not wrong[np.abs(time - 0.5) > 0.08].any()
 
 
-@pytest.mark.parametrize("samples", [1, 255, 256, 1023, 5000, 16000])
-def test_frame_grid(network, samples):
-    assert crepe.activations(sung_tone(220, 1)[:samples], network).shape == (1 + samples // HOP_LENGTH, 360)
+def test_frame_grid(network):
+    for samples in (1, 255, 256, 1023, 5000, 16000):
+        assert crepe.activations(sung_tone(220, 1)[:samples], network).shape == (1 + samples // HOP_LENGTH, 360)
 
 
 def test_frame_is_centred_on_its_time(network):
@@ -136,19 +137,11 @@ def test_breath_between_notes_is_unvoiced():
     assert voiced[(time < 0.45) | ((time > 1.05) & (time < 1.45))].all()
 
 
-@pytest.mark.parametrize(("fmin", "fmax"), [(300, 1000), (65, 150), (250, 280), (219, 221)])
-def test_range_is_respected(network, fmin, fmax):
-    f0 = monophonic.track(Downmix.of_array(sung_tone(220, 0.3)), network, fmin=fmin, fmax=fmax).f0
-    assert f0.min() >= fmin * (1 - 1e-6)
-    assert f0.max() <= fmax * (1 + 1e-6)
-
-
-@pytest.mark.parametrize(
-    "span", [(0, 500), (-1, 500), (500, 100), (100, 100), (float("nan"), 500), (65, float("inf")), (3000, 4000)]
-)
-def test_range_refused(span):
-    with pytest.raises(OptionError):
-        crepe.decode(np.ones((2, 360), dtype=np.float32), fmin=span[0], fmax=span[1])
+@pytest.mark.parametrize("frequency", [45, 66, 1040, 1500])
+def test_f0_is_in_the_range_of_voices(network, frequency):
+    f0 = monophonic.track(Downmix.of_array(sung_tone(frequency, 0.3)), network).f0
+    assert f0.min() >= VOICE_FMIN * (1 - 1e-6)
+    assert f0.max() <= VOICE_FMAX * (1 + 1e-6)
 
 
 def test_bins_and_hz_are_inverse():
@@ -170,12 +163,6 @@ def test_stems_of_several_lengths_in_lists_and_dicts():
     np.testing.assert_array_equal(listed.frequencies, tracks.frequencies)
     rows = f0_from_stems(np.stack([sung_tone(440, 0.3), sung_tone(220, 0.3)]))
     np.testing.assert_array_equal(rows.frequencies[1], tracks.frequencies[1, : rows.n_frames])
-
-
-def test_stems_at_another_rate():
-    tracks = f0_from_stems([sung_tone(330, 0.5, 48000)], sample_rate=48000)
-    assert tracks.n_frames == 1 + 8000 // 256
-    np.testing.assert_allclose(hz_to_cents(tracks.frequencies[0, 3:-3], 330), 0, atol=10)
 
 
 def test_bad_arguments():
@@ -203,8 +190,8 @@ def test_chunks_give_the_same_track_as_the_whole(network):
     phrase = [sung_tone(f0, 1.7) for f0 in (220, 330, 247)] + [np.zeros(20_000), sung_tone(294, 3.0)]
     line = np.concatenate(phrase * 8).astype(np.float32)
     found = monophonic.track(Downmix.of_array(line), network)
-    whole = crepe.decode(crepe.activations(line, network))
+    f0, periodicity = crepe.decode(crepe.activations(line, network))
     assert len(found.f0) > 4000
     voiced = monophonic.voiced_f0(found) > 0
-    np.testing.assert_allclose(found.f0[voiced], whole.f0[voiced], rtol=1e-4)
-    np.testing.assert_allclose(found.periodicity[voiced], whole.periodicity[voiced], atol=1e-4)
+    np.testing.assert_allclose(found.f0[voiced], f0[voiced], rtol=1e-4)
+    np.testing.assert_allclose(found.periodicity[voiced], periodicity[voiced], atol=1e-4)

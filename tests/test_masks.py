@@ -13,14 +13,12 @@ def powers(*shape: int, decades: float = 12) -> torch.Tensor:
 
 
 class TestSoftMasks:
-    @pytest.mark.parametrize("shape", [(1, 9, 5), (2, 30, 20), (8, 30, 20), (3, 4, 30, 20)])
-    def test_they_are_shares(self, shape):
-        masks = soft_masks(powers(*shape))
-        assert masks.shape == shape
-        assert 0 <= masks.min() <= masks.max() <= 1
-        assert (masks.sum(dim=-3) - 1).abs().max() < 1e-6
-
-    def test_they_are_the_ratio_of_powers(self):
+    def test_they_are_shares(self):
+        for shape in (1, 9, 5), (8, 30, 20), (3, 4, 30, 20):
+            masks = soft_masks(powers(*shape))
+            assert masks.shape == shape
+            assert 0 <= masks.min() <= masks.max() <= 1
+            assert (masks.sum(dim=-3) - 1).abs().max() < 1e-6
         masks = soft_masks(torch.tensor([4.0, 1.0, 0.0])[:, None, None] * 1e-6)
         assert masks.flatten().tolist() == pytest.approx([0.8, 0.2, 0.0], abs=1e-6)
 

@@ -38,11 +38,11 @@ def test_the_inverse_gives_back_the_waveform(sample_rate, samples):
     assert (found - waveform).abs().max() < 2e-6
 
 
-@pytest.mark.parametrize("window", [0.032, 0.064, 0.256])
-def test_the_inverse_of_other_windows(window):
-    grid = StftGrid.of_duration(44100, window)
+def test_the_inverse_of_other_windows():
     waveform = noise(20000, dtype=torch.float64)
-    assert (istft(stft(waveform, grid), grid, 20000) - waveform).abs().max() < 1e-12
+    for window in (0.032, 0.064, 0.256):
+        grid = StftGrid.of_duration(44100, window)
+        assert (istft(stft(waveform, grid), grid, 20000) - waveform).abs().max() < 1e-12
 
 
 def test_channels_and_batches_are_independent():
@@ -78,15 +78,10 @@ def test_frames_are_centred_on_multiples_of_16_ms(sample_rate, frame):
         assert float(level[frame - 1] / level[frame + 1]) == pytest.approx(1, rel=0.02)
 
 
-def test_frames_are_centred_on_the_nearest_sample():
-    centres = StftGrid.of_duration(44100).centres(0, 1000).numpy()
-    np.testing.assert_array_equal(centres, np.rint(np.arange(1000) * 705.6))
-
-
-def test_frames_do_not_drift_within_an_hour():
+def test_frames_are_centred_on_the_nearest_sample_and_do_not_drift_within_an_hour():
     grid = StftGrid.of_duration(44100)
-    frame = 225_000  # 16 ms each
-    assert int(grid.centres(frame, frame + 1)) == 3600 * 44100
+    np.testing.assert_array_equal(grid.centres(0, 1000).numpy(), np.rint(np.arange(1000) * 705.6))
+    assert int(grid.centres(225_000, 225_001)) == 3600 * 44100
 
 
 @pytest.mark.parametrize("sample_rate", [16000, 44100])
@@ -172,10 +167,11 @@ class TestInstantaneousFrequency:
 
 
 class TestMelBands:
-    def test_a_flat_spectrum_stays_flat(self):
-        bands = mel_bands(64, GRID, 0.0, 8000.0)
-        assert bands.sum(dim=1).numpy() == pytest.approx(1, abs=1e-6)
-        assert bands.min() >= 0
+    @pytest.mark.parametrize(("window", "bands"), [(0.128, 64), (0.008, 80)])  # the latter has bands without a bin
+    def test_a_flat_spectrum_stays_flat(self, window, bands):
+        weights = mel_bands(bands, StftGrid.of_duration(16000, window), 0.0, 8000.0)
+        assert weights.sum(dim=1).numpy() == pytest.approx(1, abs=1e-6)
+        assert weights.min() >= 0
 
     def test_bands_cover_all_between_the_outer_centres(self):
         centres = mel_points(66, 0.0, 8000.0)[1:-1]
@@ -187,11 +183,6 @@ class TestMelBands:
         for band in (10, 30, 60):
             bin_ = int((GRID.frequencies() - centres[band]).abs().argmin())
             assert int(bands[:, bin_].argmax()) == band
-
-    def test_bands_narrower_than_a_bin_take_their_nearest(self):
-        grid = StftGrid.of_duration(16000, window=0.008)
-        bands = mel_bands(80, grid, 0.0, 8000.0)
-        assert bands.sum(dim=1).numpy() == pytest.approx(1, abs=1e-6)
 
     def test_mel_points_follow_the_formula(self):
         mel = 2595 * np.log10(1 + mel_points(9, 100.0, 7000.0).numpy() / 700)

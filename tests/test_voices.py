@@ -96,21 +96,8 @@ def test_errors(voices, keyword):
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            "",
-            " ",
-            ".",
-            "..",
-            ".hidden",
-            " alto",
-            "alto ",
-            "a\nb",
-            "a\0b",
-            "\u202eotla",
-            "\udc80",
-            "x" * 201,
-            "é" * 101,
-        ),
+        *("", " ", ".", "..", ".hidden", " alto", "alto ", "a\nb", "a\0b"),
+        *("\u202eotla", "\udc80", "x" * 201, "é" * 101),
         *("a/b", "a\\b", "../alto", "C:alto", "a*", "a?", 'a"b', "a<b", "a|b"),
         *("CON", "Nul", "COM1", "com²", "NUL.alto", "con .x", "CONIN$"),
     ],

@@ -161,20 +161,16 @@ def _parse_name(text: str) -> Voice:
         raise _error(f"a voice is {shown(text)}; expected a name or a Voice")
     name, ranged, span = (part.strip() for part in text.partition("="))
     if ranged:
-        return _parse_range(name, span)
+        match = re.fullmatch(rf"({_NUMBER})\s*[-\u2013]\s*({_NUMBER})", span)
+        if not match:
+            raise _error(f"range of {shown(name)} is {shown(span)}; expected two frequencies in Hz, such as 200-900")
+        return Voice(name, float(match[1]), float(match[2]))
     if name in PARTS:
         return PARTS[name]
     part = _PART_OF_NAME.get(name.lower().rstrip("0123456789 "))
     if part is None:
         return Voice(name)
     return part if name.lower() == part.name else replace(part, name=name)
-
-
-def _parse_range(name: str, span: str) -> Voice:
-    match = re.fullmatch(rf"({_NUMBER})\s*[-\u2013]\s*({_NUMBER})", span)
-    if not match:
-        raise _error(f"range of {shown(name)} is {shown(span)}; expected two frequencies in Hz, such as 200-900")
-    return Voice(name, float(match[1]), float(match[2]))
 
 
 def _with_unique_names(voices: list[Voice]) -> tuple[Voice, ...]:

@@ -1,4 +1,4 @@
-"""The one way to walk a long signal piece by piece, each piece with its context.
+"""The one way to walk a long signal chunk by chunk, each chunk with its context.
 
 A long recording never goes through a computation at once: it is cut into chunks, and each chunk is computed together
 with as many frames before and after it (its context) as the result depends on. So memory stays bounded, and a chunk
@@ -10,8 +10,8 @@ one after the other.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -41,8 +41,8 @@ def chunks(n: int, size: int, context: int = 0) -> Iterator[Chunk]:
 
     Examples
     --------
-    >>> for piece in chunks(5, 2, 1):
-    ...     print(*piece, piece.inner)
+    >>> for chunk in chunks(5, 2, 1):
+    ...     print(*chunk, chunk.inner)
     0 2 0 3 slice(0, 2, None)
     2 4 1 5 slice(1, 3, None)
     4 5 3 5 slice(1, 2, None)
@@ -54,38 +54,18 @@ def chunks(n: int, size: int, context: int = 0) -> Iterator[Chunk]:
 def with_context(parts: Iterable[T], size: int, context: int) -> Iterator[tuple[list[T], list[T], list[T]]]:
     """Yield a stream of parts in groups of `size` parts, each with up to `context` parts before and after it.
 
-    Parameters
-    ----------
-    parts : iterable
-        The stream.
-    size : int
-        Parts in a group; the last group may have fewer.
-    context : int
-        Parts before and after, at most `size`.
-
-    Yields
-    ------
-    before, own, after : list
-        Consecutive parts.
+    The last group may have fewer parts. The context is at most `size`.
 
     Examples
     --------
     >>> list(with_context("abcde", 2, 1))
     [([], ['a', 'b'], ['c']), (['b'], ['c', 'd'], ['e']), (['d'], ['e'], [])]
     """
+    stream = iter(parts)
     before: list[T] = []
-    held: deque[T] = deque()
-
-    def group() -> tuple[list[T], list[T], list[T]]:
-        nonlocal before
-        own = [held.popleft() for _ in range(min(size, len(held)))]
-        found = before, own, [*held][:context]
-        before = own[-context:] if context else []
-        return found
-
-    for part in parts:
-        held.append(part)
-        if len(held) == size + context:
-            yield group()
+    held = list(islice(stream, size + context))
     while held:
-        yield group()
+        own, held = held[:size], held[size:]
+        yield before, own, held[:context]
+        before = own[size - context :]
+        held += islice(stream, size)

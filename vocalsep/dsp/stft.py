@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -97,15 +98,7 @@ class StftGrid:
 
 def _fast_length(length: int) -> int:
     """Return the smallest even number, at least `length`, that has no prime factor above 5."""
-    candidate = length + length % 2
-    while True:
-        rest = candidate
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return candidate
-        candidate += 2
+    return next(n for n in count(length + length % 2, 2) if pow(30, 32, n) == 0)  # it divides a power of 2 * 3 * 5
 
 
 def stft(waveform: Tensor, grid: StftGrid, first: int = 0, last: int | None = None) -> Tensor:
@@ -133,12 +126,8 @@ def spectrum_and_frequency(
 
         f + Im(-X' / X) / (2 pi).
 
-    For a sinusoid it is exact in every bin of the main lobe.
-
-    Returns
-    -------
-    spectrum, frequency : Tensor, shape (..., frequency bins, frames)
-        The result of `stft`, and the instantaneous frequency in Hz: that of the bin itself where there is silence.
+    For a sinusoid it is exact in every bin of the main lobe; in silence it is the frequency of the bin itself. Both
+    tensors have the shape (..., frequency bins, frames).
 
     References
     ----------
@@ -176,20 +165,9 @@ def istft(spectrum: Tensor, grid: StftGrid, samples: int) -> Tensor:
 
 
 class InverseStft:
-    """Overlap-add of spectra, block by block, into a waveform of known length.
+    """Overlap-add of spectra on a grid, block by block, into a waveform of known shape (..., samples).
 
     The inverse is exact: every sample is divided by the sum of the squared windows over it.
-
-    Parameters
-    ----------
-    grid : StftGrid
-        Grid of the spectra.
-    shape : tuple of int
-        Shape (..., samples) of the waveform.
-    device : torch.device or str
-        Device of the waveform.
-    dtype : torch.dtype
-        Type of its samples.
     """
 
     def __init__(

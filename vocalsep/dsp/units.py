@@ -1,7 +1,8 @@
 """Conversions between Hz, cents and MIDI note numbers.
 
-All functions work element by element, in double precision. MIDI note 69 is A4, 440 Hz; fractions of a note are kept.
-An octave has 1200 cents. Frequencies are positive; 0 Hz (unvoiced) becomes -inf.
+All functions take numbers or arrays, whose shapes broadcast, and work element by element in double precision.
+Frequencies are in Hz and positive; 0 Hz (unvoiced) becomes -inf. MIDI note 69 is A4, 440 Hz; notes may have a fraction.
+An octave has 1200 cents.
 """
 
 from __future__ import annotations
@@ -14,17 +15,7 @@ A4 = 440.0
 
 
 def hz_to_midi(frequency: ArrayLike) -> NDArray[np.float64]:
-    """Return MIDI note numbers.
-
-    Parameters
-    ----------
-    frequency : array_like
-        Frequency in Hz.
-
-    Returns
-    -------
-    ndarray
-        Note number, with its fraction.
+    """Return the MIDI note numbers of frequencies.
 
     Examples
     --------
@@ -37,16 +28,6 @@ def hz_to_midi(frequency: ArrayLike) -> NDArray[np.float64]:
 def midi_to_hz(note: ArrayLike) -> NDArray[np.float64]:
     """Return the frequencies of MIDI notes.
 
-    Parameters
-    ----------
-    note : array_like
-        Note number; it may have a fraction.
-
-    Returns
-    -------
-    ndarray
-        Frequency in Hz.
-
     Examples
     --------
     >>> midi_to_hz([57, 69])
@@ -56,17 +37,7 @@ def midi_to_hz(note: ArrayLike) -> NDArray[np.float64]:
 
 
 def hz_to_cents(frequency: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
-    """Return the interval from a reference to a frequency.
-
-    Parameters
-    ----------
-    frequency, reference : array_like
-        Frequencies in Hz; their shapes broadcast.
-
-    Returns
-    -------
-    ndarray
-        Interval in cents, negative below the reference.
+    """Return the interval from a reference to a frequency, negative below the reference.
 
     Examples
     --------
@@ -77,19 +48,7 @@ def hz_to_cents(frequency: ArrayLike, reference: ArrayLike) -> NDArray[np.float6
 
 
 def cents_to_hz(cents: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
-    """Return the frequency at an interval from a reference.
-
-    Parameters
-    ----------
-    cents : array_like
-        Interval in cents, negative below the reference.
-    reference : array_like
-        Frequency in Hz; its shape broadcasts with that of `cents`.
-
-    Returns
-    -------
-    ndarray
-        Frequency in Hz.
+    """Return the frequency at an interval from a reference, negative below it.
 
     Examples
     --------

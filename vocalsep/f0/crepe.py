@@ -7,9 +7,8 @@ The weights are those of the authors, by way of the MIT-licensed package torchcr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from torch.nn import functional
 
 from vocalsep.audio import Float32
 from vocalsep.dsp.units import cents_to_hz, hz_to_cents
-from vocalsep.errors import OptionError
 from vocalsep.f0 import viterbi
 from vocalsep.timebase import HOP_LENGTH
 from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
@@ -63,13 +61,7 @@ class CrepeConfig:
 
 
 class Crepe(nn.Module):
-    """The network: frames of audio -> activations of 360 pitches.
-
-    Parameters
-    ----------
-    config : CrepeConfig
-        Size of the network.
-    """
+    """The network: frames of audio -> activations of 360 pitches."""
 
     kind: ClassVar[str] = "crepe"
     Config: ClassVar[type[CrepeConfig]] = CrepeConfig
@@ -99,43 +91,17 @@ class Crepe(nn.Module):
         return torch.sigmoid(self.classifier(x))
 
 
-class CrepeOutput(NamedTuple):
-    """F0 of one voice."""
-
-    f0: Float32
-    """Hz, shape (frames,), for every frame, voiced or not."""
-    periodicity: Float32
-    """Activation on the path in [0, 1], shape (frames,): near 1 for a clear pitch."""
-
-
-def activations(waveform: Float32, network: Crepe, *, hop_length: int = HOP_LENGTH) -> Float32:
-    """Return the activation of each pitch in each frame.
-
-    Parameters
-    ----------
-    waveform : ndarray, shape (samples,)
-        Audio at 16 kHz.
-    network : Crepe
-        CREPE with its weights.
-    hop_length : int
-        Samples between frames; frame t is centred on sample t * hop_length.
-
-    Returns
-    -------
-    ndarray, shape (1 + samples // hop_length, 360)
-        Activations in [0, 1].
-    """
-    device = network.classifier.weight.device
-    with torch.inference_mode():
-        return np.concatenate([network(frames.to(device)).cpu().numpy() for frames in _frames(waveform, hop_length)])
-
-
-def _frames(waveform: Float32, hop_length: int) -> Iterator[Tensor]:
+def activations(waveform: Float32, network: Crepe) -> Float32:
+    """Return the activation of each pitch in each frame of audio at 16 kHz, shape (1 + samples // 256, 360)."""
     padded = torch.from_numpy(np.pad(waveform, WINDOW // 2))
-    frames = padded.unfold(0, WINDOW, hop_length)  # (frames, window)
-    for batch in torch.split(frames, _BATCH):
-        centred = batch - batch.mean(dim=1, keepdim=True)
-        yield centred / centred.std(dim=1, keepdim=True).clamp_min(1e-10)
+    frames = padded.unfold(0, WINDOW, HOP_LENGTH)  # (frames, window)
+    found = []
+    with torch.inference_mode():
+        for batch in torch.split(frames, _BATCH):
+            centred = batch - batch.mean(dim=1, keepdim=True)
+            normalised = centred / centred.std(dim=1, keepdim=True).clamp_min(1e-10)
+            found.append(network(normalised.to(network.classifier.weight.device)).cpu().numpy())
+    return np.concatenate(found)
 
 
 def bins_to_hz(bins: ArrayLike) -> NDArray[np.float64]:
@@ -148,8 +114,8 @@ def hz_to_bins(frequency: ArrayLike) -> NDArray[np.float64]:
     return (hz_to_cents(frequency, _REFERENCE) - FIRST_CENTS) / CENTS_PER_BIN
 
 
-def decode(activation: Float32, *, fmin: float = VOICE_FMIN, fmax: float = VOICE_FMAX) -> CrepeOutput:
-    """Find the most likely pitch path between `fmin` and `fmax` Hz and refine it below the grid.
+def decode(activation: Float32) -> tuple[Float32, Float32]:
+    """Find the most likely pitch path in the range of voices, and refine it below the grid.
 
     The likelihood of a pitch is the softmax of the network's logits over the range; the path is refined by the
     centroid of the activations within 80 cents of it. torchcrepe 0.0.24 takes the softmax of the activations instead,
@@ -160,41 +126,29 @@ def decode(activation: Float32, *, fmin: float = VOICE_FMIN, fmax: float = VOICE
     ----------
     activation : ndarray, shape (frames, 360)
         Activations in [0, 1].
-    fmin, fmax : float
-        Range of the f0 in Hz.
 
-    Raises
-    ------
-    OptionError
-        If the range is not 0 < fmin < fmax or holds no pitch of CREPE.
+    Returns
+    -------
+    f0 : ndarray, shape (frames,)
+        Hz, for every frame, voiced or not.
+    periodicity : ndarray, shape (frames,)
+        Activation on the path in [0, 1]: near 1 for a clear pitch.
     """
     clipped = np.clip(activation.astype(np.float64), 1e-12, 1 - 1e-7)
-    path = pitch_path(np.log(clipped) - np.log1p(-clipped), fmin=fmin, fmax=fmax)
+    path = pitch_path(np.log(clipped) - np.log1p(-clipped))
     periodicity = np.take_along_axis(activation, path[:, None], axis=1)[:, 0]
-    f0 = np.clip(bins_to_hz(_centroid(activation, path)), fmin, fmax)
-    return CrepeOutput(f0.astype(np.float32), periodicity)
+    f0 = np.clip(bins_to_hz(_centroid(activation, path)), VOICE_FMIN, VOICE_FMAX)
+    return f0.astype(np.float32), periodicity
 
 
-def pitch_path(
-    scores: NDArray[np.floating], *, fmin: float = VOICE_FMIN, fmax: float = VOICE_FMAX
-) -> NDArray[np.int64]:
-    """Return the pitch bin of each frame on the most likely path, shape (frames,).
+def pitch_path(scores: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the pitch bin of each frame on the most likely path in the range of voices, shape (frames,).
 
-    Parameters
-    ----------
-    scores : ndarray, shape (frames, 360)
-        Logits; their softmax over the range is the likelihood of a pitch.
-    fmin, fmax : float
-        Range of the f0 in Hz.
+    `scores`, shape (frames, 360), are logits: their softmax over the range is the likelihood of a pitch.
     """
-    if not 0 < fmin < fmax < np.inf:
-        raise OptionError(f"range of f0 is {fmin}-{fmax} Hz; expected a lower and a higher frequency")
-    low, high = np.ceil(hz_to_bins(fmin) - 0.5), np.floor(hz_to_bins(fmax) + 0.5)
+    low, high = np.ceil(hz_to_bins(VOICE_FMIN) - 0.5), np.floor(hz_to_bins(VOICE_FMAX) + 0.5)
     pitches = np.arange(N_PITCHES)
-    allowed = (pitches >= low) & (pitches <= high)
-    if not allowed.any():
-        raise OptionError(f"range {fmin:g}-{fmax:g} Hz holds no pitch of CREPE; expected some of 32-2006 Hz")
-    limited = np.where(allowed, scores, -np.inf)
+    limited = np.where((pitches >= low) & (pitches <= high), scores, -np.inf)
     peak = limited.max(axis=1, keepdims=True)
     log_probability = limited - peak - np.log(np.exp(limited - peak).sum(axis=1, keepdims=True))
     steps = np.abs(np.arange(-_TRANSITION_WIDTH + 1, _TRANSITION_WIDTH))

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vocalsep.errors import F0Error, shown
-from vocalsep.f0.tracks import F0Tracks
+from vocalsep.f0.tracks import F0Tracks, to_numbers
 from vocalsep.timebase import HOP
-from vocalsep.voices import MAX_VOICES, VoicesLike, parse_voices
+from vocalsep.voices import VoicesLike, parse_voices
 
 F0sLike: TypeAlias = "F0Tracks | ArrayLike | None"
 """F0 tracks, an array of shape (voices, frames) in Hz on the 16-ms grid, or None to track f0 in the recording."""
@@ -26,23 +26,11 @@ _MIN_COVERED = 0.5
 
 
 def on_grid(f0s: F0Tracks | ArrayLike, voices: VoicesLike | None, n_frames: int) -> F0Tracks:
-    """Return f0 tracks on the 16-ms grid of a recording.
+    """Return f0 tracks on the 16-ms grid of a recording of `n_frames` frames.
 
-    Parameters
-    ----------
-    f0s : F0Tracks or array_like, shape (voices, frames)
-        F0Tracks on any grid, which may end before the recording does (the voices then rest), or an array in Hz on the
-        16-ms grid, as long as the recording.
-    voices : str, int or sequence, optional
-        Names of the voices; see `parse_voices`. None takes the names of the F0Tracks, or for an array SATB if it has
-        four rows and voice1, voice2, ... otherwise.
-    n_frames : int
-        Frames of the recording.
-
-    Raises
-    ------
-    F0Error
-        If the f0s cannot be used, or do not fit the voices or the recording.
+    F0Tracks may have any hop, and may end before the recording does; the voices then rest. An array must be as long as
+    the recording. Without `voices`, F0Tracks keep their names, and an array of four rows is SATB, any other voice1,
+    voice2, ... F0 that cannot be used, or does not fit the voices or the recording, raises `F0Error`.
     """
     if isinstance(f0s, F0Tracks):
         tracks = f0s if voices is None else _named(f0s, [voice.name for voice in parse_voices(voices)])
@@ -68,17 +56,11 @@ def on_grid(f0s: F0Tracks | ArrayLike, voices: VoicesLike | None, n_frames: int)
 def _tracks_from(f0s: ArrayLike, voices: VoicesLike | None) -> F0Tracks:
     if isinstance(f0s, (str, os.PathLike)):
         raise F0Error(f"f0s is the path {shown(str(f0s))}; read it with F0Tracks.from_csv or from_midi first")
-    try:
-        frequencies = np.atleast_2d(np.asarray(f0s, dtype=np.float32))
-    except (TypeError, ValueError) as error:
-        raise F0Error(f"f0s is {shown(f0s)}; expected numbers in Hz, shape (voices, frames)") from error
-    if frequencies.ndim != 2 or not 1 <= len(frequencies) <= MAX_VOICES:
-        raise F0Error(
-            f"f0s must have shape (voices, frames) with 1 to {MAX_VOICES} voices, but got {frequencies.shape}"
-        )
-    if voices is None:
-        voices = "SATB" if len(frequencies) == 4 else len(frequencies)
-    return F0Tracks(frequencies, tuple(voice.name for voice in parse_voices(voices)))
+    frequencies = np.atleast_2d(to_numbers(f0s, "f0s"))
+    if voices is None and len(frequencies) != 4:
+        return F0Tracks(frequencies, tuple(f"voice{row + 1}" for row in range(len(frequencies))))
+    named = parse_voices("SATB" if voices is None else voices)
+    return F0Tracks(frequencies, tuple(voice.name for voice in named))
 
 
 def _named(tracks: F0Tracks, names: Sequence[str]) -> F0Tracks:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,14 +32,10 @@ _MAX_SECONDS = 24 * 3600.0  # longer ones are damaged
 _TICKS_PER_SECOND = 1000
 _TEMPO = 500_000  # microseconds a beat, 120 beats a minute: MIDI's default
 _VELOCITY = 80
-_HIGHEST = 119  # B8, the highest note that F0Tracks can hold
 
 
 def read_midi(path: Path, names: tuple[str, ...] | None = None) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Return f0 in Hz on the 16-ms grid, shape (voices, frames), and the names of the voices.
-
-    See `F0Tracks.from_midi`.
-    """
+    """Return f0 in Hz on the 16-ms grid, shape (voices, frames), and names of the voices; see `F0Tracks.from_midi`."""
     wanted = [folded(name) for name in names or ()]
     parts = [(name, notes) for name, notes in _read_parts(path) if notes or folded(name.strip()) in wanted]
     if not any(notes for _, notes in parts):
@@ -60,17 +57,7 @@ def read_midi(path: Path, names: tuple[str, ...] | None = None) -> tuple[NDArray
 
 
 def format_midi(f0: NDArray[np.float32], names: Sequence[str], hop: float) -> bytes:
-    """Return the notes of f0 as a MIDI file.
-
-    Parameters
-    ----------
-    f0 : ndarray, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    names : sequence of str
-        Name of each voice and of its track.
-    hop : float
-        Seconds between frames.
-    """
+    """Return the notes of f0 in Hz, shape (voices, frames), as a MIDI file with a named track for each voice."""
     voices = find_notes(f0, hop)
     offset = tuning(voices)
     file = mido.MidiFile(type=1, ticks_per_beat=round(_TICKS_PER_SECOND * _TEMPO * 1e-6))
@@ -79,7 +66,7 @@ def format_midi(f0: NDArray[np.float32], names: Sequence[str], hop: float) -> by
         mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=_TEMPO), mido.MetaMessage("text", text=text)])
     )
     for row, (name, notes) in enumerate(zip(names, voices, strict=True)):
-        file.tracks.append(_format_track(name, round_notes(notes, offset, _HIGHEST), _CHANNELS[row % len(_CHANNELS)]))
+        file.tracks.append(_format_track(name, round_notes(notes, offset), _CHANNELS[row % len(_CHANNELS)]))
     content = io.BytesIO()
     file.save(file=content)
     return content.getvalue()
@@ -137,7 +124,7 @@ def _track_name(track: mido.MidiTrack) -> str:
 
 def _read_notes(track: mido.MidiTrack) -> dict[int, list[tuple[int, int, int]]]:
     """Return the notes of a track by channel as (start tick, end tick, note number)."""
-    found: list[tuple[int, int, int, int]] = []
+    notes: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     sounding: dict[tuple[int, int], int] = {}
     tick = 0
     for tick, message in _with_ticks(track):
@@ -147,13 +134,11 @@ def _read_notes(track: mido.MidiTrack) -> dict[int, list[tuple[int, int, int]]]:
         if message.type == "note_on" and message.velocity > 0:
             sounding.setdefault(key, tick)
         elif key in sounding:
-            found.append((*key, sounding.pop(key), tick))
-    found += [(*key, start, tick) for key, start in sounding.items()]  # never released: they last to the end
-    notes: dict[int, list[tuple[int, int, int]]] = {}
-    for channel, number, start, end in found:
-        if end > start:
-            notes.setdefault(channel, []).append((start, end, number))
-    return notes
+            notes[message.channel].append((sounding.pop(key), tick, message.note))
+    for (channel, number), start in sounding.items():  # never released: they last to the end
+        notes[channel].append((start, tick, number))
+    kept = {channel: [note for note in found if note[0] < note[1]] for channel, found in notes.items()}
+    return {channel: found for channel, found in kept.items() if found}
 
 
 def _one_voice(notes: list[tuple[int, int, int]], seconds: Callable[[int], float]) -> list[Note]:

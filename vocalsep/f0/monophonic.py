@@ -15,9 +15,8 @@ from vocalsep.errors import OptionError
 from vocalsep.f0.crepe import WINDOW, Crepe, activations, decode
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.timebase import HOP_LENGTH
-from vocalsep.voices import VOICE_FMAX, VOICE_FMIN
 
-# Both were chosen on singers 1 and 2 of the development split; the level keeps breath and bleed from counting as voice.
+# Both were chosen on singers 1 and 2 of the development split. The level keeps breath and bleed from counting as voice.
 VOICING_THRESHOLD = 0.5
 """Periodicity from which a frame counts as voiced."""
 _SILENCE_DB = -45.0  # below the 95th percentile of frame levels
@@ -38,31 +37,16 @@ class MonophonicF0(NamedTuple):
     """RMS of the window around each frame, full scale 1, shape (frames,)."""
 
 
-def track(downmix: Downmix, network: Crepe, *, fmin: float = VOICE_FMIN, fmax: float = VOICE_FMAX) -> MonophonicF0:
-    """Track a single voice in a recording of any length.
-
-    Parameters
-    ----------
-    downmix : Downmix
-        Recording of the voice.
-    network : Crepe
-        CREPE with its weights.
-    fmin, fmax : float
-        Range of the f0 in Hz.
-
-    Raises
-    ------
-    OptionError
-        If the range cannot be used.
-    """
+def track(downmix: Downmix, network: Crepe) -> MonophonicF0:
+    """Track a single voice in a recording of any length."""
     parts = []
     for chunk in chunks(downmix.n_frames, _CHUNK_FRAMES, _CONTEXT_FRAMES):
         start = chunk.low - _WINDOW_FRAMES
         waveform = downmix.read(start * HOP_LENGTH, (chunk.high + _WINDOW_FRAMES) * HOP_LENGTH - 1)
         frames = slice(_WINDOW_FRAMES, _WINDOW_FRAMES + chunk.high - chunk.low)
-        path = decode(activations(waveform, network)[frames], fmin=fmin, fmax=fmax)
+        f0, periodicity = decode(activations(waveform, network)[frames])
         level = _frame_level(waveform, chunk.high + _WINDOW_FRAMES - start)[frames]
-        parts.append(MonophonicF0(*(values[chunk.inner] for values in (path.f0, path.periodicity, level))))
+        parts.append(MonophonicF0(*(values[chunk.inner] for values in (f0, periodicity, level))))
     return MonophonicF0(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -70,11 +54,6 @@ def voiced_f0(voice: MonophonicF0, threshold: float = VOICING_THRESHOLD) -> Floa
     """Return f0 in Hz, shape (frames,), with 0 where periodicity is below `threshold` or the voice is silent.
 
     Periodicity is smoothed by a median over 3 frames, so that a single frame does not break a note.
-
-    Raises
-    ------
-    OptionError
-        If the threshold is not in [0, 1].
     """
     if not 0 <= threshold <= 1:
         raise OptionError(f"threshold is {threshold}; expected a number from 0 to 1", parameter="threshold")
@@ -87,21 +66,9 @@ def voiced_f0(voice: MonophonicF0, threshold: float = VOICING_THRESHOLD) -> Floa
 def f0_from_downmixes(
     downmixes: Mapping[str, Downmix], network: Crepe, threshold: float = VOICING_THRESHOLD
 ) -> F0Tracks:
-    """Track every voice of an ensemble in a recording of it alone.
+    """Track every voice in a recording of it alone; the recordings go by the names of the voices, high to low.
 
-    Parameters
-    ----------
-    downmixes : mapping of str to Downmix
-        Recording of each voice by its name, high to low.
-    network : Crepe
-        CREPE with its weights.
-    threshold : float
-        Periodicity in [0, 1] from which a frame counts as voiced.
-
-    Returns
-    -------
-    F0Tracks
-        As long as the longest recording; the confidence is CREPE's periodicity.
+    The tracks are as long as the longest recording, and their confidence is CREPE's periodicity.
     """
     voices = [track(downmix, network) for downmix in downmixes.values()]
     frames = max(len(voice.f0) for voice in voices)

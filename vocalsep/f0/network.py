@@ -116,10 +116,7 @@ def normalised(waveform: Tensor) -> Tensor:
 def loudness_gain(energy: Tensor) -> Tensor:
     """Return the gain that brings loud passages to an RMS of 1, shape (..., 1); it is 1 for silence.
 
-    Parameters
-    ----------
-    energy : Tensor, shape (..., blocks)
-        Mean square of every whole block of `LEVEL_BLOCK` samples.
+    `energy`, shape (..., blocks), is the mean square of every whole block of `LEVEL_BLOCK` samples.
     """
     rank = math.ceil(_LEVEL_QUANTILE * energy.shape[-1])
     level = energy.kthvalue(rank, dim=-1, keepdim=True).values.sqrt()
@@ -131,18 +128,8 @@ def loudness_gain(energy: Tensor) -> Tensor:
 def harmonic_stack(waveform: Tensor, config: TrackerConfig, first: int = 0, last: int | None = None) -> Tensor:
     """Return log-magnitudes at the multiples of every pitch, with a mean of about 0 and a deviation of about 1.
 
-    Parameters
-    ----------
-    waveform : Tensor, shape (..., samples)
-        Audio at 16 kHz and at the level of `normalised`.
-    config : TrackerConfig
-        Pitches, harmonics and windows.
-    first, last : int
-        Frames first ... last - 1; all by default.
-
-    Returns
-    -------
-    Tensor, shape (..., windows * harmonics, pitches, frames)
+    The waveform, shape (..., samples), is at 16 kHz and at the level of `normalised`. The result has the shape (...,
+    windows * harmonics, pitches, frames), for the frames first ... last - 1, all by default.
     """
     multiples = torch.tensor(config.harmonics, dtype=torch.float64)[:, None] * config.pitches()
     stacks = []
@@ -195,13 +182,7 @@ def _convolution(inputs: int, outputs: int, *, stride: int = 1, height: int = 3,
 
 
 class Tracker(nn.Module):
-    """The tracker network.
-
-    Parameters
-    ----------
-    config : TrackerConfig, optional
-        Configuration; the default one if None.
-    """
+    """The tracker network."""
 
     kind: ClassVar[str] = "tracker"
     Config: ClassVar[type[TrackerConfig]] = TrackerConfig

@@ -38,6 +38,7 @@ _VIBRATO = 0.2  # seconds: a cycle at 5 Hz. At 4 and 7 Hz the running median lea
 _CHANGE_COST = 0.096
 _STEPS = 3  # of the grid in a semitone
 _SAME = 0.5  # semitones: notes closer than this that follow each other are one note, sung out of tune
+_HIGHEST = 119  # B8, the highest note that F0Tracks can hold
 _TUNING_PRIOR = 0.5  # seconds of notes at 440 Hz, which a few scattered notes do not outweigh
 _BATCH_CELLS = 1 << 25  # frames * states decoded at once: 4 MB of decisions, and arrays that fit the cache
 _BATCH_PHRASES = 64
@@ -54,12 +55,8 @@ class Note(NamedTuple):
 def find_notes(f0: NDArray[np.floating], hop: float) -> list[list[Note]]:
     """Return the notes of each voice in order, each with the median of its f0 as pitch.
 
-    Parameters
-    ----------
-    f0 : ndarray, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    hop : float
-        Seconds between frames. A frame lasts from half a hop before its centre to half a hop after it.
+    `f0` is in Hz, shape (voices, frames). A frame lasts from half a `hop` (in seconds) before its centre to half a hop
+    after it.
     """
     pitch = hz_to_midi(f0)
     pitch[~(pitch >= 0)] = np.nan  # MIDI has no note below 8.2 Hz
@@ -67,7 +64,9 @@ def find_notes(f0: NDArray[np.floating], hop: float) -> list[list[Note]]:
     phrases = [(row, *span) for row in range(len(pitch)) for span in _phrases(pitch[row], longest_gap)]
     notes: list[list[Note]] = [[] for _ in pitch]
     for batch in _batches(sorted(phrases, key=lambda phrase: phrase[2] - phrase[1])):
-        curves = _stacked([_without_vibrato(pitch[row, start:end], hop) for row, start, end in batch])
+        curves = np.full((len(batch), batch[-1][2] - batch[-1][1]), np.nan)  # the last phrase of a batch is the longest
+        for curve, (row, start, end) in zip(curves, batch, strict=True):
+            curve[: end - start] = _without_vibrato(pitch[row, start:end], hop)
         for (row, first, last), spans in zip(batch, _decode(curves, hop), strict=True):
             for start, end in spans:
                 notes[row] += _trimmed(pitch[row], first + start, min(first + end, last), hop)
@@ -87,21 +86,14 @@ def tuning(notes: list[list[Note]]) -> float:
     return float(np.angle(_TUNING_PRIOR + turns) / (2 * np.pi))
 
 
-def round_notes(notes: list[Note], offset: float, highest: int) -> list[Note]:
-    """Return the notes of a voice at whole semitones of a tuning; equal notes without a rest between them become one.
+def round_notes(notes: list[Note], offset: float) -> list[Note]:
+    """Return the notes of a voice at whole semitones of a tuning, in order.
 
-    Parameters
-    ----------
-    notes : list of Note
-        Notes of one voice, in order.
-    offset : float
-        Tuning in semitones; see `tuning`.
-    highest : int
-        Largest number of a note.
+    Equal notes without a rest between them become one. `offset` is the tuning in semitones; see `tuning`.
     """
     found: list[Note] = []
     for note in notes:
-        pitch = float(np.clip(np.floor(note.pitch - offset + 0.5), 0, highest))
+        pitch = float(np.clip(np.floor(note.pitch - offset + 0.5), 0, _HIGHEST))
         if found and found[-1].pitch == pitch and found[-1].end == note.start:
             found[-1] = found[-1]._replace(end=note.end)
         else:
@@ -141,14 +133,6 @@ def _without_vibrato(pitch: NDArray[np.float64], hop: float) -> NDArray[np.float
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(bridged, half, mode="symmetric"), 2 * half + 1)
     median: NDArray[np.float64] = np.median(windows, axis=1)
     return median
-
-
-def _stacked(curves: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return curves as rows of one array, with NaN after their ends."""
-    stacked = np.full((len(curves), max(map(len, curves))), np.nan)
-    for row, curve in zip(stacked, curves, strict=True):
-        row[: len(curve)] = curve
-    return stacked
 
 
 def _decode(pitch: NDArray[np.float64], hop: float) -> list[list[tuple[int, int]]]:

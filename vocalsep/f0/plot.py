@@ -38,23 +38,9 @@ _LARGEST_STEP = 2 ** (1.5 / 12)  # ratio of f0 between two frames; larger steps 
 
 
 def save_plot(path: str | os.PathLike[str], downmix: Downmix, tracks: F0Tracks) -> None:
-    """Draw f0 tracks over the spectrogram of a recording and write a PNG.
+    """Draw f0 tracks on the 16-ms grid over the spectrogram of a recording, and write a PNG.
 
-    Parameters
-    ----------
-    path : path-like
-        PNG to write.
-    downmix : Downmix
-        Downmix of the recording.
-    tracks : F0Tracks
-        F0 of every voice on the 16-ms grid. Lines of low confidence are pale.
-
-    Raises
-    ------
-    MissingExtraError
-        If matplotlib is not installed.
-    OutputError
-        If the file cannot be written.
+    Lines are pale where the confidence is low. Without matplotlib, `MissingExtraError` is raised.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -12,6 +12,7 @@ loudness of the whole recording, which scales the input of the network, reaches 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -40,16 +41,16 @@ _TOLERANCE = 50.0  # cents: the tolerance of the field's measures
 _TINY = 1e-9
 
 # Bias and calibration were chosen with weights of the development split on the held-out ends of singers 1 and 2 and on
-# Locus Iste, the costs on singer 2 with weights that knew singer 1 only. A note is weighed by all its probability in
-# +-50 cents against that of a rest. The weights still say rest too often, having learned in wet rooms and noise, all
-# the more so the fewer voices are sought.
+# Locus Iste, the costs on singer 2 with weights that knew singer 1 only. The evidence for a note is its probability
+# within +-50 cents over that of a rest. Even so the weights, trained on reverberant rooms and noise, prefer rests, and
+# the more so the fewer voices there are.
 _VOICING_BIAS, _SMALL_BIAS = -1.0, 6.0  # nats for singing rather than resting: constant, and over the number of voices
 _CALIBRATION = (1.2, 1.8)  # slope, and nats
 _STEP_COST = 1.0  # nats for each semitone between two frames
 _LEAP_COST = 5.0  # nats at most: a new note
 _ONSET_COST, _OFFSET_COST = 2.0, 2.0  # nats
-# Voices are decoded one by one, so two may take the same note: each is decoded again given the others (iterated
-# conditional modes: J. Besag, "On the statistical analysis of dirty pictures", J. R. Stat. Soc. B 1986).
+# Voices are decoded one by one, so two may take the same note: each is decoded again while the others are fixed
+# (iterated conditional modes: J. Besag, "On the statistical analysis of dirty pictures", J. R. Stat. Soc. B 1986).
 _UNISON_COST = 3.0  # nats for the note of another voice, times its probability
 _SWEEPS = 2
 
@@ -78,26 +79,7 @@ def track(
     voicing_bias: float = 0.0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> F0Tracks:
-    """Track the f0 of every voice of a recording of any length.
-
-    Parameters
-    ----------
-    downmix : Downmix
-        The recording.
-    voices : tuple of Voice
-        Voices to find, high to low. A section of singers on one part is one voice.
-    network : Tracker
-        Tracker with its weights.
-    voicing_bias : float
-        Nats added to the evidence for every pitch: above 0 finds more notes, below 0 fewer.
-    progress : callable
-        Called with the fraction that is done.
-
-    Returns
-    -------
-    F0Tracks
-        F0 in Hz, 0 = unvoiced; the confidence is the probability that f0 is right to 50 cents, 0 where unvoiced.
-    """
+    """Track the f0 of every voice, high to low, in a recording of any length; see `vocalsep.track_polyphonic`."""
     bias = _VOICING_BIAS + _SMALL_BIAS / max(len(voices), 2) + voicing_bias
     tracks = []
     stream = find_candidates(downmix, voices, network, progress)
@@ -205,29 +187,19 @@ def peaks(logits: Logits, inside: Tensor, config: TrackerConfig) -> Candidates:
 def decode(candidates: Candidates, bins_per_octave: int, voicing_bias: float = 0.0) -> NDArray[np.int64]:
     """Return the index of the candidate that each voice sings in each frame, shape (voices, frames), -1 = none.
 
-    Parameters
-    ----------
-    candidates : Candidates
-        Candidates of all voices.
-    bins_per_octave : int
-        Resolution of the grid of their positions.
-    voicing_bias : float
-        Nats in favour of singing over resting.
+    `voicing_bias` is in nats in favour of singing over resting.
     """
     score = np.log(np.maximum(candidates.probability, _TINY)) - np.log(np.maximum(candidates.silent, _TINY))[..., None]
     score = np.where(candidates.probability > 0, score + voicing_bias, -np.inf).astype(np.float32)
     semitones = candidates.position * (12 / bins_per_octave)
 
-    def path(score: Float32, semitones: Float32) -> NDArray[np.int64]:
-        return viterbi.decode_candidates(
-            score,
-            semitones,
-            step_cost=_STEP_COST,
-            leap_cost=_LEAP_COST,
-            onset_cost=_ONSET_COST,
-            offset_cost=_OFFSET_COST,
-        )
-
+    path = partial(
+        viterbi.decode_candidates,
+        step_cost=_STEP_COST,
+        leap_cost=_LEAP_COST,
+        onset_cost=_ONSET_COST,
+        offset_cost=_OFFSET_COST,
+    )
     chosen = path(score, semitones)
     for voice in [*range(len(score))] * _SWEEPS:
         conflicts = _conflicts(candidates, chosen, voice, bins_per_octave)

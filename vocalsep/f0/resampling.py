@@ -27,19 +27,7 @@ def to_grid(times: NDArray[np.float64], f0: NDArray[np.float32]) -> tuple[NDArra
     """Return f0 on a regular grid that starts at 0, and the hop of this grid in seconds.
 
     Regular times from 0 on keep their hop. Other times, such as those of a table without its unvoiced frames, are
-    replaced by the 16-ms grid.
-
-    Parameters
-    ----------
-    times : ndarray, shape (frames,)
-        Times of the values in seconds.
-    f0 : ndarray, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-
-    Raises
-    ------
-    F0Error
-        If times are negative, do not increase, or are not in seconds.
+    replaced by the 16-ms grid. Times that are negative, do not increase or are not in seconds raise `F0Error`.
     """
     steps = np.diff(times)
     if times[0] < 0 or (steps <= 0).any():

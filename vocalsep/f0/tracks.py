@@ -35,7 +35,7 @@ class F0Tracks:
     frequencies : array_like, shape (voices, frames)
         F0 in Hz, 0 = unvoiced.
     names : sequence of str
-        Name of each voice, from high to low; all different, and possible as names of files.
+        Name of each voice, from high to low; all different, and valid in file names.
     hop : float
         Seconds between frames.
     confidence : array_like, shape (voices, frames), optional
@@ -54,7 +54,7 @@ class F0Tracks:
     confidence: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        frequencies = _numbers(self.frequencies, "f0s")
+        frequencies = to_numbers(self.frequencies, "f0s")
         names = tuple(self.names)
         if frequencies.ndim != 2 or frequencies.size == 0:
             raise F0Error(f"f0s have shape {frequencies.shape}; expected (voices, frames), neither of them 0")
@@ -78,7 +78,7 @@ class F0Tracks:
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "hop", float(self.hop))
         if self.confidence is not None:
-            confidence = _numbers(self.confidence, "confidence")
+            confidence = to_numbers(self.confidence, "confidence")
             if confidence.shape != frequencies.shape:
                 raise F0Error(
                     f"confidence has shape {confidence.shape}; expected that of the f0s, {frequencies.shape}",
@@ -255,7 +255,8 @@ class F0Tracks:
             raise F0Error(f"{printable(source)}: {error}") from error
 
 
-def _numbers(values: ArrayLike, parameter: str) -> NDArray[np.float32]:
+def to_numbers(values: ArrayLike, parameter: str) -> NDArray[np.float32]:
+    """Return a copy of values as an array."""
     try:
         return np.array(values, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor that requires gradients

@@ -77,10 +77,8 @@ def decode_candidates(
         Log-likelihood of each candidate over that of a rest; -inf where there is no candidate.
     position : ndarray, shape (voices, frames, candidates)
         Pitch of each candidate in semitones.
-    step_cost : float
-        Cost of a step of one semitone between two frames. All costs are subtracted from the log-likelihood.
-    leap_cost : float
-        Largest cost of a step.
+    step_cost, leap_cost : float
+        Cost of a step for each semitone between two frames, and at most. Costs are subtracted from the log-likelihood.
     onset_cost, offset_cost : float
         Costs of leaving a rest and of entering one.
 
