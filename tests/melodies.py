@@ -23,18 +23,16 @@ def melody(f0: float, frames: int, seed: int = 0) -> np.ndarray:
     return np.where(rests, 0, track).astype(np.float32)
 
 
-def take(f0: np.ndarray, sing: Sing, name: str = "take") -> Take:
+def take(f0: np.ndarray, sing: Sing) -> Take:
     """A take, with f0 of shape (frames,) or (voices, frames)."""
     f0 = np.atleast_2d(f0)
-    return Take(name, sing(f0).sum(axis=0), f0)
+    return Take(sing(f0).sum(axis=0), f0)
 
 
 def piece(sing: Sing, singers: int, frames: int = 160) -> Piece:
     """A piece with so many singers of each part, in time with one another."""
-    return {
-        part: [take(melody(f0, frames, seed), sing, f"{part}_{seed}") for seed in range(1, singers + 1)]
-        for part, f0 in PARTS.items()
-    }
+    seeds = range(1, singers + 1)
+    return {part: [take(melody(f0, frames, seed), sing) for seed in seeds] for part, f0 in PARTS.items()}
 
 
 def energy_at_harmonics(mixture: torch.Tensor, f0: torch.Tensor) -> float:

@@ -10,6 +10,7 @@ import torch
 from vocalsep.audio import Float32
 from vocalsep.audio.downmix import Downmix
 from vocalsep.errors import AudioError, OptionError
+from vocalsep.evaluation.metrics import si_sdr
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.estimator import Estimator
 from vocalsep.separation.separator import Separator
@@ -36,7 +37,7 @@ def melody(seconds: float) -> np.ndarray:
 def take(sing) -> Take:
     """Six seconds of two voices with their true stems, with a peak of 0.5."""
     stems = sing(melody(6.0)).astype(np.float32)
-    return Take("duet", np.float32(0.5 / np.abs(stems.sum(axis=0)).max()) * stems, melody(6.0))
+    return Take(np.float32(0.5 / np.abs(stems.sum(axis=0)).max()) * stems, melody(6.0))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +67,6 @@ def parameters(network: Estimator) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
 
-def si_sdr(reference: np.ndarray, estimate: np.ndarray) -> float:
-    target = reference * (reference @ estimate) / (reference @ reference)
-    return float(10 * np.log10((target @ target) / ((estimate - target) @ (estimate - target))))
-
-
 class TestAdapt:
     @pytest.fixture(scope="class")
     @staticmethod
@@ -86,9 +82,9 @@ class TestAdapt:
         after = before.with_estimator(adapted.separator.estimator)
         mixture, tracks = take.waveform.sum(axis=0), recording[1]
         found = [list(separator.separate(mixture, tracks).stems.values()) for separator in (before, after)]
-        gains = [si_sdr(s, new) - si_sdr(s, old) for s, old, new in zip(take.waveform, *found, strict=True)]
-        assert min(gains) > 0
-        assert np.mean(gains) > 0.5
+        gains = si_sdr(take.waveform, found[1]) - si_sdr(take.waveform, found[0])
+        assert gains.min() > 0
+        assert gains.mean() > 0.5
 
     def test_the_losses_are_those_of_the_blocks_that_are_held_back(self, tiny_estimator, take, adapted):
         held_back = split([take])[1]
@@ -170,7 +166,7 @@ class TestSplit:
         samples = int(seconds * 16000)
         ramp = np.linspace(0.25, 0.5, samples, dtype=np.float64).astype(np.float32)
         f0 = np.full((2, 1 + samples // 256), 200.0, dtype=np.float32)
-        training, held_back = split([Take("ramp", np.stack([ramp, 0 * ramp]), f0)])
+        training, held_back = split([Take(np.stack([ramp, 0 * ramp]), f0)])
         spans = [(float(batch.mixture.min()), float(batch.mixture.max())) for batch in held_back]
         assert len(spans) == blocks
         assert spans == sorted(spans)
@@ -186,7 +182,7 @@ class TestSplit:
     def test_excerpts_are_mixed_again(self):
         """Stems of constant level get random levels within the stated limits; mixtures are sums of stems."""
         noise = np.random.default_rng(0).normal(size=(2, 6 * 16000)).astype(np.float32)
-        training, _ = split([Take("noise", noise, np.full((2, 376), 200.0, dtype=np.float32))])
+        training, _ = split([Take(noise, np.full((2, 376), 200.0, dtype=np.float32))])
         batch = training.draw(np.random.default_rng(0), 16)
         assert torch.equal(batch.mixture, batch.stems.sum(dim=1))
         levels = 20 * torch.log10(batch.stems.square().mean(dim=-1).sqrt())
@@ -197,12 +193,12 @@ class TestSplit:
     def test_rests_are_left_out(self, take):
         frames = take.f0.shape[1]
         resting = np.where(np.arange(frames) < frames // 2, take.f0, 0)
-        training, held_back = split([Take("half", take.waveform, resting)])
+        training, held_back = split([Take(take.waveform, resting)])
         assert all((batch.f0 > 0).any() for batch in held_back)
         assert sum(part.n_frames for part in training.takes) < 0.55 * frames
 
     def test_recordings_with_different_numbers_of_voices(self, take):
-        training, held_back = split([take, Take("solo", take.waveform[:1], take.f0[:1])])
+        training, held_back = split([take, Take(take.waveform[:1], take.f0[:1])])
         rng = np.random.default_rng(0)
         assert {training.draw(rng, 1).stems.shape[1] for _ in range(20)} == {1, 2}
         assert {batch.stems.shape[1] for batch in held_back} <= {1, 2}
@@ -212,4 +208,4 @@ class TestSplit:
         frames = 1 + int(seconds * 62.5)
         f0 = np.where(np.arange(frames) < sung * 62.5, take.f0[:, :frames], 0)
         with pytest.raises(AudioError, match=rf"{sung:.1f} s"):
-            split([Take("short", take.waveform[:, : int(seconds * 16000)], f0)])
+            split([Take(take.waveform[:, : int(seconds * 16000)], f0)])

@@ -77,10 +77,9 @@ class TestBatches:
         assert np.std(shifts % 1) > 0.1
 
     def test_takes_that_are_too_short(self, sing, choir):
-        with pytest.raises(AudioError):
-            EnsembleSource([choir], frames=165, augmented=False)
-        with pytest.raises(AudioError):
-            EnsembleSource([])
+        for pieces in ([choir], []):
+            with pytest.raises(AudioError):
+                EnsembleSource(pieces, frames=165, augmented=False)
         short = {**choir, "bass": [take(melody(110, 30), sing)]}
         assert list(EnsembleSource([short], frames=FRAMES, augmented=False).recorded[0]) == ["soprano", "alto", "tenor"]
 
@@ -150,7 +149,7 @@ class TestVoices:
 
     def test_a_voice_that_rests_in_an_excerpt_has_the_median_f0_of_the_take(self):
         f0 = np.concatenate([np.zeros(200), np.full(5, 300.0)]).astype(np.float32)
-        late = {part: [Take("x", np.zeros(205 * 256, np.float32), f0[None])] for part in PARTS}
+        late = {part: [Take(np.zeros(205 * 256, np.float32), f0[None])] for part in PARTS}
         source = EnsembleSource([late], frames=FRAMES, augmented=False)
         for sung, _ in ensembles(source, 4, 3):
             assert [voice.median_f0 for voice in sung] == pytest.approx([300] * 4)
@@ -161,8 +160,7 @@ def test_sections_are_singers_of_one_part_in_time(sing):
     f0 = np.full((1, 160), 200.0, np.float32)
     levels = {"soprano": 1.0, "bass": 100.0}
     constant = {
-        part: [Take(part, np.full(160 * 256, level, np.float32), f0) for _ in range(3)]
-        for part, level in levels.items()
+        part: [Take(np.full(160 * 256, level, np.float32), f0) for _ in range(3)] for part, level in levels.items()
     }
     source = EnsembleSource([constant], frames=FRAMES)
     sizes = []

@@ -194,10 +194,9 @@ class TestTrackerLoss:
         return Tracker(TrackerConfig(channels=(8, 8, 8, 8), hidden=8, summary=4, features=4))
 
     def test_it_ignores_the_level_and_depends_on_the_targets(self, network, batch):
+        changed = (batch, batch._replace(mixture=7 * batch.mixture), batch._replace(f0=batch.f0.flip(-1)))
         with torch.no_grad():
-            found = float(tracker_loss(network.eval(), batch))
-            louder = float(tracker_loss(network, batch._replace(mixture=7 * batch.mixture)))
-            backwards = float(tracker_loss(network, batch._replace(f0=batch.f0.flip(-1))))
+            found, louder, backwards = (float(tracker_loss(network.eval(), one)) for one in changed)
             half = float(tracker_loss(network, batch, bfloat16=True))
         assert louder == pytest.approx(found, abs=1e-4)
         assert backwards != pytest.approx(found, abs=1e-4)

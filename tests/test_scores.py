@@ -27,11 +27,8 @@ def assert_high_to_low(score: Score) -> None:
 
 
 class TestScore:
-    score = Score(
-        "two",
-        ((ScoreNote(72, 0, 4), ScoreNote(74, 4, 4)), (ScoreNote(60, 1, 2), ScoreNote(59, 6, 3))),
-        parse_voices("SB"),
-    )
+    parts = ((ScoreNote(72, 0, 4), ScoreNote(74, 4, 4)), (ScoreNote(60, 1, 2), ScoreNote(59, 6, 3)))
+    score = Score(parts, parse_voices("SB"))
 
     def test_a_cut_keeps_the_voices_in_time(self):
         cut = self.score.cut(2, 7)
@@ -91,7 +88,7 @@ class TestChorales:
         return chorales(limit=4)
 
     def test_they_have_four_voices_from_high_to_low(self, scores):
-        assert len({score.name for score in scores}) == 4
+        assert len({score.parts for score in scores}) == 4
         for score in scores:
             assert score.voices == SATB
             assert_high_to_low(score)

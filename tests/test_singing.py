@@ -18,13 +18,7 @@ from vocalsep.weights import load_network
 
 pytestmark = pytest.mark.slow
 
-MELODY = (
-    ScoreNote(60, 1, 1),
-    ScoreNote(62, 2, 1),
-    ScoreNote(64, 3, 2),
-    ScoreNote(59, 7, 1),
-    ScoreNote(60, 8, 3),
-)
+MELODY = tuple(ScoreNote(*note) for note in ((60, 1, 1), (62, 2, 1), (64, 3, 2), (59, 7, 1), (60, 8, 3)))
 
 
 def singer(letter: str, seed: int = 0, section: int = 1) -> Singer:
@@ -97,8 +91,7 @@ class TestSound:
     def test_a_voice_without_notes_is_silent(self):
         take = sing([], singer("S"), 60, np.random.default_rng(0), seconds=2)
         assert (take.waveform.shape, take.f0.shape) == ((32000,), (1, 126))
-        assert not take.waveform.any()
-        assert not take.f0.any()
+        assert not (take.waveform.any() or take.f0.any())
 
 
 class TestSinger:
@@ -118,9 +111,8 @@ class TestSinger:
         assert {one.section for one in singers} == {1, 2, 3, 4, 5}
 
     def test_vibrato_has_the_rate_and_extent_of_the_singer(self):
-        steady = replace(
-            singer("A"), vibrato_hz=5.5, vibrato_cents=60.0, drift_cents=0.0, jitter_cents=0.0, scoop_cents=0.0
-        )
+        still = dict.fromkeys(("drift_cents", "jitter_cents", "scoop_cents"), 0.0)
+        steady = replace(singer("A"), vibrato_hz=5.5, vibrato_cents=60.0, **still)
         f0 = sing([ScoreNote(69, 0, 8)], steady, 60, np.random.default_rng(0), seconds=8).f0[0, 60:400]
         cents = 1200 * np.log2(f0 / np.exp(np.log(f0).mean()))
         assert np.sqrt(2) * cents.std() == pytest.approx(60, rel=0.2)

@@ -25,7 +25,7 @@ def source(singers) -> SingerSource:
 
 class TestTakes:
     def test_excerpts_and_parts(self):
-        whole = Take("x", np.arange(40 * 256 + 9, dtype=np.float32), np.arange(1, 42, dtype=np.float32)[None])
+        whole = Take(np.arange(40 * 256 + 9, dtype=np.float32), np.arange(1, 42, dtype=np.float32)[None])
         assert whole.n_frames == 40
         samples, f0 = whole.excerpt(3, 5)
         assert (samples[0], len(samples)) == (3 * 256, 5 * 256)
@@ -36,7 +36,7 @@ class TestTakes:
 
     @pytest.mark.parametrize("held_out", [0.123, 0.5])
     def test_held_out_parts_never_overlap_training_parts(self, held_out):
-        parts = {"soprano": [Take("x", np.arange(777 * 256, dtype=np.float32), np.ones((1, 777), np.float32))]}
+        parts = {"soprano": [Take(np.arange(777 * 256, dtype=np.float32), np.ones((1, 777), np.float32))]}
         training, held = (group["soprano"][0] for group in split_piece(parts, held_out))
         assert training.waveform[-1] < held.waveform[0]
         assert len(training.waveform) + len(held.waveform) == 777 * 256
@@ -99,7 +99,7 @@ class TestSingerSource:
 
     def test_f0_errors_come_in_the_stated_share(self, sing):
         f0 = np.full((1, 200), 200.0, np.float32)
-        bass = Take("bass", sing(f0)[0], f0)
+        bass = Take(sing(f0)[0], f0)
         source = SingerSource([{"bass": [bass]}], (2, 2), 60, augmented=False, f0_errors=0.5)
         rng = np.random.default_rng(0)
         assert 0.3 < np.mean([bool((source.draw(rng, 1).f0 != 200).any()) for _ in range(60)]) < 0.7
@@ -127,10 +127,9 @@ class TestMixtures:
         assert sizes.count(1) / 200 == pytest.approx(0.25, abs=0.1)
 
     def test_recordings_that_are_too_short(self, singers):
-        with pytest.raises(AudioError, match=r"2\.7 s"):
-            SingerSource([singers], frames=170)
-        with pytest.raises(AudioError, match=r"2\.7 s"):
-            MixtureSource([group[0] for group in singers.values()], frames=170)
+        for make, data in ((SingerSource, [singers]), (MixtureSource, [group[0] for group in singers.values()])):
+            with pytest.raises(AudioError, match=r"2\.7 s"):
+                make(data, frames=170)
 
 
 class TestErrorsOfF0:

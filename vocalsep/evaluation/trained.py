@@ -30,43 +30,19 @@ _RECORD = "run.json"
 
 @dataclass(frozen=True)
 class Run:
-    """The training of a network.
+    """The training of a network."""
 
-    Parameters
-    ----------
-    network : str
-        Name in `NETWORKS`.
-    singers : tuple of str
-        Folders of single singers, "NAME" or "NAME:SINGERS", without the path to them.
-    steps : int
-        Optimisation steps.
-    seed : int
-        Random seed.
-    seconds : float, optional
-        Seconds of mixture to train on; None for all.
-    audio_seconds : float
-        Seconds of mixture that there were: seconds of all stems over the number of parts.
-    training_seconds : float
-        Time that the steps took; 0 until training is finished.
-    """
-
-    network: str
-    singers: tuple[str, ...]
+    network: str  # name in `NETWORKS`
+    singers: tuple[str, ...]  # folders of single singers, "NAME" or "NAME:SINGERS", without the path to them
     steps: int
     seed: int
-    seconds: float | None = None
-    audio_seconds: float = 0.0
-    training_seconds: float = 0.0
+    seconds: float | None = None  # of mixture to train on; None for all
+    audio_seconds: float = 0.0  # of mixture that there were
+    training_seconds: float = 0.0  # time that the steps took; 0 until training is finished
 
     @classmethod
     def read(cls, folder: Path) -> Run | None:
-        """Return the run in a folder, or None if there is none.
-
-        Raises
-        ------
-        WeightsError
-            If `run.json` is damaged.
-        """
+        """Return the run in a folder, or None if there is none."""
         path = folder / _RECORD
         if not path.is_file():
             return None
@@ -77,7 +53,7 @@ class Run:
             raise WeightsError(f"{path}: is not the record of a run; remove the folder to train again") from error
 
     def write(self, folder: Path) -> None:
-        """Write `run.json`; raise OutputError if that is not possible."""
+        """Write `run.json`."""
         write_file(folder / _RECORD, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
 
@@ -87,9 +63,9 @@ class TrainedNetworks:
     Parameters
     ----------
     folder : Path
-        Folder of the networks, each in a folder of its name.
+        Folder with a folder for each network.
     singers : sequence of str
-        Folders of single singers, "FOLDER" or "FOLDER:NAME,NAME". Without any, nothing is trained, only found.
+        Folders of single singers, "FOLDER" or "FOLDER:NAME,NAME". Without any, networks are only found, not trained.
     separator : Separator
         Its CREPE tracks the f0 of the singers; networks are trained on its device.
     steps : int, optional
@@ -97,7 +73,7 @@ class TrainedNetworks:
     seed : int
         Random seed.
     report : callable
-        Receives a line of text for each thing that is done.
+        Receives a line of text about each step.
     """
 
     def __init__(
@@ -124,35 +100,18 @@ class TrainedNetworks:
         return load_pieces(self.folders, self.separator.crepe, HELD_OUT)
 
     def amounts(self, seconds: Sequence[float]) -> list[float]:
-        """Return the amounts of training audio in seconds, at most as much as there is.
-
-        Raises
-        ------
-        OptionError
-            If there are none, or one is not above 0.
-        """
+        """Return the amounts of training audio in seconds, at most as much as there is."""
         if not seconds or min(seconds) <= 0:
-            raise OptionError(
-                f"amounts of training audio are {list(seconds)}; expected numbers above 0", parameter="seconds"
-            )
+            message = f"amounts of training audio are {list(seconds)}; expected numbers above 0"
+            raise OptionError(message, parameter="seconds")
         available = mixture_seconds([without_start(piece) for piece in self.pieces[0]])
         # Tenths of a second, so that the name of a folder says it exactly.
         return sorted({min(float(amount), int(10 * available) / 10) for amount in seconds})
 
     def get(self, network: str, seconds: float | None = None) -> tuple[Path, Run] | None:
-        """Return the checkpoint folder of a network and its run; None if it is not there and cannot be trained.
+        """Return the checkpoint folder of a network in `NETWORKS`, and its run; train the network if need be.
 
-        Parameters
-        ----------
-        network : str
-            Name in `NETWORKS`.
-        seconds : float, optional
-            Seconds of mixture to train on; None for all.
-
-        Raises
-        ------
-        OptionError
-            If the folder holds a run with other settings.
+        It learns from so many seconds of mixture, or from all. Return None if it is not there and cannot be trained.
         """
         folder = self.folder / (network if seconds is None else f"{network}-{seconds:g}s")
         found = Run.read(folder)
@@ -188,22 +147,22 @@ class TrainedNetworks:
 
 
 def mixture_seconds(pieces: Sequence[Piece]) -> float:
-    """Return how many seconds of mixture pieces make: the seconds of all stems over the number of parts."""
+    """Return the seconds of mixture that pieces make: the seconds of all stems over the number of parts."""
     return sum(HOP * sum(take.n_frames for take in all_takes([piece])) / len(piece) for piece in pieces)
 
 
 def shortened(pieces: Sequence[Piece], seconds: float) -> list[Piece]:
-    """Return so many seconds of mixture: of every take the same fraction, from the first sung note of its piece on."""
+    """Return pieces that make so many seconds: the same fraction of every take, from the first sung note on."""
     sung = [without_start(piece) for piece in pieces]
     share = seconds / mixture_seconds(sung)
     return [{part: [take.part(0.0, share) for take in takes] for part, takes in piece.items()} for piece in sung]
 
 
 def without_start(piece: Piece) -> Piece:
-    """Return a piece from its first sung note on: silence before it teaches nothing."""
+    """Return a piece from its first sung note on, as silence before it teaches nothing."""
     takes = [take for take in all_takes([piece]) if (take.f0 > 0).any()]
     first = min((int((take.f0 > 0).any(axis=0).argmax()) for take in takes), default=0)
     return {
-        part: [Take(take.name, take.waveform[first * HOP_LENGTH :], take.f0[:, first:]) for take in takes]
+        part: [Take(take.waveform[first * HOP_LENGTH :], take.f0[:, first:]) for take in takes]
         for part, takes in piece.items()
     }

@@ -1,1 +1,1 @@
-"""Training of the parameter estimator: from mixtures alone, or from random mixtures of single singers."""
+"""Training of the estimator and the f0 tracker, and adaptation of the estimator to recordings."""

@@ -1,8 +1,8 @@
 """Adaptation: training the estimator further, unsupervised, on the recordings that it is to separate.
 
 Fitting (`vocalsep.model.fitting`) gives better stems than the network alone. Here the network learns from these stems
-as if they were the true ones, so that fitting starts closer to its result the next time. (The unsupervised loss of US
-also falls if it is trained on the recording, but the stems do not improve.) Blocks spread over the recordings are held
+as if they were the true ones, so that fitting starts closer to its result the next time. (Training on the recording
+with the unsupervised loss lowers that loss, but does not improve the stems.) Blocks spread over the recordings are held
 back, and the loss on them decides whether the weights before or after adaptation are kept.
 """
 
@@ -29,7 +29,7 @@ from vocalsep.progress import ProgressCallback, no_progress
 from vocalsep.separation.separator import Separator
 from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training import augment
-from vocalsep.training.data import Batch
+from vocalsep.training.data import Batch, random_gain
 from vocalsep.training.learner import Learner, mean_loss
 from vocalsep.training.losses import supervised_loss
 from vocalsep.training.takes import Take, choose
@@ -54,16 +54,11 @@ _EQUALISER_DB, _GAIN_DB = 3.0, 3.0  # random timbre and level of the stems befor
 class Adapted(NamedTuple):
     """Result of an adaptation."""
 
-    separator: Separator
-    """Separator with the better weights of before and after."""
-    before: float
-    """Loss before, on the blocks that were held back."""
-    after: float
-    """Loss of the weights that are kept, never above `before`."""
+    separator: Separator  # with the better weights of before and after
+    before: float  # loss on the blocks that were held back
+    after: float  # loss of the weights that are kept, never above `before`
     steps: int
-    """Number of steps."""
     seconds: float
-    """Time in seconds."""
 
     @property
     def improved(self) -> bool:
@@ -94,8 +89,8 @@ def adapt(
     separator : Separator
         Separator to start from; it is not changed.
     recordings : sequence of (Downmix, F0Tracks)
-        Recordings with the f0 of their voices on the 16-ms grid. Of a recording longer than 10 minutes, 10 minutes
-        are used, spread evenly.
+        Recordings with the f0 of their voices on the 16-ms grid. If a recording is longer than 10 minutes, 10 minutes
+        spread over it are used.
     steps : int
         Largest number of optimisation steps.
     seconds : float, optional
@@ -137,7 +132,7 @@ def adapt(
 
 
 def separated(separator: Separator, downmix: Downmix, tracks: F0Tracks) -> Take:
-    """Return the stems of a recording, or of 10 minutes out of it, at the level at which parameters are estimated."""
+    """Return the stems of at most 10 minutes of a recording, at the level at which parameters are estimated."""
     parts = list(chunks(tracks.n_frames, _CHUNK_FRAMES))
     if len(parts) > _MAX_CHUNKS:
         parts = [parts[i] for i in np.linspace(0, len(parts) - 1, _MAX_CHUNKS).round().astype(int)]
@@ -148,11 +143,11 @@ def separated(separator: Separator, downmix: Downmix, tracks: F0Tracks) -> Take:
     excerpts = Downmix.of_array(waveform)
     recording = ArrayRecording(np.float32(excerpts.gain) * waveform[None], MODEL_SAMPLE_RATE)
     stems = np.concatenate(list(separator.stems(recording, excerpts, F0Tracks(f0, tracks.names))), axis=-1)
-    return Take("", stems[:, 0], f0)
+    return Take(stems[:, 0], f0)
 
 
 class RemixSource:
-    """Excerpts of `frames` frames of recordings whose stems are equalised and mixed again."""
+    """Excerpts of recordings whose stems are equalised and mixed again at random levels."""
 
     def __init__(self, takes: Sequence[Take], frames: int) -> None:
         self.takes = takes
@@ -163,18 +158,15 @@ class RemixSource:
         take = self.takes[choose(rng, [take.n_frames for take in self.takes])]
         batch = _batch(take, rng.integers(take.n_frames - self.frames + 1, size=size).tolist(), self.frames)
         assert batch.stems is not None
-        gains = 10 ** (rng.uniform(-_GAIN_DB, _GAIN_DB, (*batch.stems.shape[:2], 1)) / 20)
-        stems = augment.equalise(batch.stems, rng, _EQUALISER_DB) * torch.from_numpy(gains.astype(np.float32))
+        gains = random_gain(rng, (*batch.stems.shape[:2], 1), _GAIN_DB)
+        stems = augment.equalise(batch.stems, rng, _EQUALISER_DB) * gains
         return Batch(stems.sum(dim=1), batch.f0, stems)
 
 
 def split(takes: Sequence[Take]) -> tuple[RemixSource, list[Batch]]:
-    """Return a source of excerpts of stems to train on, and the blocks that are held back, spread over the takes.
+    """Return a source of excerpts to train on, and the blocks that are held back, spread over the takes.
 
-    Raises
-    ------
-    AudioError
-        If there are fewer than two blocks of 1 s in which a voice sings.
+    Raise AudioError if there are fewer than two blocks of 1 s in which a voice sings.
     """
     sung = sum(int(_sung(take).sum()) for take in takes)
     frames = int(np.clip(sung // 4, _MIN_BLOCK_FRAMES, _BLOCK_FRAMES))
@@ -190,8 +182,7 @@ def split(takes: Sequence[Take]) -> tuple[RemixSource, list[Batch]]:
             runs[-1] = (take, runs[-1][1], last)
         else:
             runs.append((take, first, last))
-    training = [Take(take.name, *take.excerpt(first, last - first)) for take, first, last in runs]
-    return RemixSource(training, frames), held_back
+    return RemixSource([Take(*take.excerpt(first, last - first)) for take, first, last in runs], frames), held_back
 
 
 def _batch(take: Take, firsts: Sequence[int], frames: int) -> Batch:
@@ -209,5 +200,5 @@ def _sung_blocks(take: Take, frames: int) -> list[tuple[int, int]]:
 
 
 def _sung(take: Take) -> NDArray[np.bool_]:
-    """Return whether a voice sings, shape (frames,)."""
+    """Return where a voice sings, shape (frames,)."""
     return np.asarray((take.f0[:, : take.n_frames] > 0).any(axis=0))

@@ -21,7 +21,7 @@ _CEPSTRUM_CUT = 0.0016  # seconds of quefrency that form the spectral envelope: 
 
 
 def shift_by_resampling(waveform: Float32, tracks: F0Tracks, semitones: float) -> tuple[Float32, F0Tracks]:
-    """Transpose a recording of shape (samples,) and its f0 tracks, with formants and tempo, like a tape."""
+    """Transpose a recording of shape (samples,) and its f0 tracks, with formants and tempo, as a tape does."""
     if semitones == 0:
         return waveform, tracks
     ratio = 2 ** (semitones / 12)
@@ -58,14 +58,13 @@ def equalise(waveform: Tensor, rng: Generator, strength_db: float = 6.0) -> Tens
 
     The gains at 8 mel-spaced frequencies are normally distributed, with a standard deviation of `strength_db`.
     """
-    samples = waveform.shape[-1]
     spectrum = torch.fft.rfft(waveform)
     points = mel_points(8, 0.0, MODEL_SAMPLE_RATE / 2).numpy()
     frequency = np.linspace(0, MODEL_SAMPLE_RATE / 2, spectrum.shape[-1])
     gains = rng.normal(0, strength_db, (math.prod(waveform.shape[:-1]), len(points)))
     curves = np.stack([np.interp(frequency, points, row) for row in gains]).reshape(spectrum.shape)
     factor = torch.from_numpy(10 ** (curves / 20)).to(waveform.dtype)
-    filtered: Tensor = torch.fft.irfft(spectrum * factor, n=samples)
+    filtered: Tensor = torch.fft.irfft(spectrum * factor, n=waveform.shape[-1])
     return filtered
 
 

@@ -1,4 +1,4 @@
-"""Training excerpts out of recordings: choirs as they are, or random mixtures of single singers.
+"""Training excerpts: of recordings of choirs as they are, or of random mixtures of single singers.
 
 A source draws batches of mixtures with the f0 of their voices, and with their stems if it knows them. The unsupervised
 loss needs mixtures only; stems serve supervised training.
@@ -26,7 +26,6 @@ SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
 """Semitones by which singers are transposed."""
 _MAX_TRIES = 50  # draws before an excerpt with fewer voiced frames is accepted
 _MIN_VOICED = 0.2  # fraction of frames in which a voice sings in a useful excerpt
-_GAIN_DB = 6.0  # random gains lie within +- this
 
 
 class Batch(NamedTuple):
@@ -50,13 +49,7 @@ class Source(Protocol):
 
 
 class MixtureSource:
-    """Excerpts of recordings of choirs; takes shorter than an excerpt of `frames` frames are left out.
-
-    Raises
-    ------
-    AudioError
-        If no take is as long as an excerpt.
-    """
+    """Excerpts of recordings of choirs; takes shorter than an excerpt are left out, AudioError if no take is left."""
 
     def __init__(self, takes: Sequence[Take], frames: int = EXCERPT_FRAMES) -> None:
         self.takes = [take for take in takes if take.n_frames >= frames]
@@ -69,10 +62,9 @@ class MixtureSource:
         voices = len(self.takes[choose(rng, [take.n_frames for take in self.takes])].f0)
         alike = [take for take in self.takes if len(take.f0) == voices]
         lengths = [take.n_frames for take in alike]
-        pairs = [self._excerpt(alike[choose(rng, lengths)], rng) for _ in range(size)]
-        mixture = torch.from_numpy(np.stack([samples for samples, _ in pairs]))
-        mixture = mixture * _random_gain(rng, (size, 1))
-        return Batch(_gain_to_level(mixture) * mixture, torch.from_numpy(np.stack([f0 for _, f0 in pairs])))
+        waveforms, f0s = zip(*(self._excerpt(alike[choose(rng, lengths)], rng) for _ in range(size)), strict=True)
+        mixture = torch.from_numpy(np.stack(waveforms)) * random_gain(rng, (size, 1))
+        return Batch(_gain_to_level(mixture) * mixture, torch.from_numpy(np.stack(f0s)))
 
     def _excerpt(self, take: Take, rng: Generator) -> tuple[Float32, Float32]:
         for _ in range(_MAX_TRIES):
@@ -83,7 +75,7 @@ class MixtureSource:
 
 
 class SingerSource:
-    """Random ensembles of single singers, with augmentation.
+    """Random ensembles of single singers.
 
     Half of the ensembles sing together (the same bars of one piece, as recorded), which gives the chords and shared
     harmonics of real music. The other half is put together at random.
@@ -91,20 +83,15 @@ class SingerSource:
     Parameters
     ----------
     pieces : sequence of Piece
-        Recordings of single singers.
+        Recordings of single singers. Takes shorter than an excerpt are left out; AudioError if no take is left.
     voices : tuple of int
         Smallest and largest number of voices.
     frames : int
-        Frames of an excerpt; shorter takes are left out.
+        Length of an excerpt.
     augmented : bool
         Transpose, equalise, move formants, add room and noise.
     f0_errors : float
         Fraction of the excerpts whose f0 gets the errors of a tracker; see `vocalsep.training.f0_errors`.
-
-    Raises
-    ------
-    AudioError
-        If no take is as long as an excerpt.
     """
 
     def __init__(
@@ -130,9 +117,9 @@ class SingerSource:
     def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random ensembles with one number of voices."""
         n_voices = int(rng.choice(self.sizes, p=self.size_probabilities))
-        ensembles = [self._ensemble(rng, n_voices) for _ in range(size)]
-        stems = torch.from_numpy(np.stack([samples for samples, _ in ensembles]))  # (batch, voices, samples)
-        f0 = torch.from_numpy(np.stack([self._tracked(f0, rng) for _, f0 in ensembles]))
+        waveforms, f0s = zip(*(self._ensemble(rng, n_voices) for _ in range(size)), strict=True)
+        stems = torch.from_numpy(np.stack(waveforms))  # (batch, voices, samples)
+        f0 = torch.from_numpy(np.stack([self._tracked(f0, rng) for f0 in f0s]))
         if self.augmented:
             stems = _augmented(stems, rng)
         mixture = stems.sum(dim=1)
@@ -198,14 +185,15 @@ def _augmented(stems: Tensor, rng: Generator) -> Tensor:
             ratio = float(np.exp2(rng.uniform(-0.25, 0.25)))
             voice = int(rng.integers(len(ensemble)))
             ensemble[voice] = augment.shift_formants(ensemble[voice], ratio)
-    stems = stems * _random_gain(rng, (*stems.shape[:2], 1))
+    stems = stems * random_gain(rng, (*stems.shape[:2], 1))
     return augment.reverberate(stems, rng) if rng.random() < 0.3 else stems
 
 
-def _random_gain(rng: Generator, shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy((10 ** (rng.uniform(-_GAIN_DB, _GAIN_DB, shape) / 20)).astype(np.float32))
+def random_gain(rng: Generator, shape: tuple[int, ...], limit_db: float = 6.0) -> Tensor:
+    """Return random gains within +- `limit_db` dB."""
+    return torch.from_numpy((10 ** (rng.uniform(-limit_db, limit_db, shape) / 20)).astype(np.float32))
 
 
 def _gain_to_level(mixture: Tensor) -> Tensor:
-    """Return the gain, shape (batch, 1), that turns mixtures with a peak above full scale down to it."""
+    """Return the gain, shape (batch, 1), that brings mixtures that peak above full scale down to it."""
     return 1.0 / mixture.abs().amax(dim=-1, keepdim=True).clamp_min(1.0)

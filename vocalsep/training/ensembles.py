@@ -1,7 +1,7 @@
 """Random ensembles of single singers with targets, for training the tracker.
 
-The targets are the f0 of single singers: of recordings by CREPE, of synthetic singing exactly. Ensembles have any size
-and make-up. Their voices are described by part or by rank alone, may be sections of several singers, and may rest.
+The targets are the f0 of single singers: CREPE's for recordings, exact for synthetic singing. Ensembles have any size
+and make-up. Their voices are described by part or only by rank, may be sections of several singers, and may rest.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SHIFTS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 
 _DETUNING = 0.5  # semitones: transpositions differ from whole semitones by up to this, as no pitch may be favoured
 _TOGETHER = 0.7  # fraction of ensembles that sing one piece; the others are put together at random
-_SYNTHETIC = 0.5  # fraction of the former that are synthetic, if there are recordings too
+_SYNTHETIC = 0.5  # fraction of the ensembles that sing one piece that are synthetic, if there are recordings too
 _NUMBERED = 0.2  # fraction of ensembles that are described by the number of their voices only
 _RESTING = 0.08  # fraction of voices that rest throughout an excerpt
 _ALL_RESTING = 0.2  # probability that the one voice that must not be drawn to rest does so too
@@ -60,22 +60,16 @@ class EnsembleSource:
 
     Parameters
     ----------
-    recorded : sequence of Piece
-        Recorded singers.
-    synthetic : sequence of Piece
-        Synthetic singers; see `vocalsep.training.singing`. They are not transposed.
+    recorded, synthetic : sequence of Piece
+        Recorded and synthetic singers; only recordings are transposed. Takes shorter than an excerpt are left out;
+        AudioError if no take is left.
     frames : int
-        Frames of an excerpt; shorter takes are left out.
+        Length of an excerpt.
     augmented : bool
         Draw ensembles of all sizes; transpose, equalise, move formants, vary levels, add room and noise and limit the
         band. If False, quartets that sing together are mixed as they are.
     seed : int
         Random seed of the transpositions.
-
-    Raises
-    ------
-    AudioError
-        If no take is as long as an excerpt.
     """
 
     def __init__(
@@ -116,23 +110,17 @@ class EnsembleSource:
             rests = rng.random(n_voices) < _RESTING
             # An ensemble of resting voices teaches little.
             rests[int(rng.integers(n_voices))] = rng.random() < _ALL_RESTING
-            ensemble = [
-                voice._replace(waveform=0 * voice.waveform, f0=0 * voice.f0) if rest else voice
-                for voice, rest in zip(ensemble, rests, strict=True)
-            ]
-        if self.augmented and rng.random() < _NUMBERED:
-            ensemble = sorted(ensemble, key=lambda voice: -voice.median_f0)
-            return ensemble, [Voice(f"voice{rank + 1}", VOICE_FMIN, VOICE_FMAX) for rank in range(n_voices)]
+            for index in np.flatnonzero(rests):
+                voice = ensemble[index]
+                ensemble[index] = voice._replace(waveform=0 * voice.waveform, f0=0 * voice.f0)
+            if rng.random() < _NUMBERED:
+                ensemble.sort(key=lambda voice: -voice.median_f0)
+                return ensemble, [Voice(f"voice{rank + 1}", VOICE_FMIN, VOICE_FMAX) for rank in range(n_voices)]
         parts = {voice.part: parse_voices([voice.part])[0] for voice in ensemble}
         centre = {name: part.fmin * part.fmax for name, part in parts.items()}
-        ensemble = sorted(ensemble, key=lambda voice: (-centre[voice.part], -voice.median_f0))
-        return ensemble, [self._jittered(parts[voice.part], rng) for voice in ensemble]
-
-    def _jittered(self, voice: Voice, rng: Generator) -> Voice:
-        if not self.augmented:
-            return voice
-        low, high = np.exp2(rng.normal(0, _RANGE_JITTER / 12, 2))
-        return Voice(voice.name, voice.fmin * float(low), voice.fmax * float(high))
+        ensemble.sort(key=lambda voice: (-centre[voice.part], -voice.median_f0))
+        described = [parts[voice.part] for voice in ensemble]
+        return ensemble, [_jittered(voice, rng) for voice in described] if self.augmented else described
 
     def _together(self, rng: Generator, n_voices: int) -> list[_Voice]:
         """Return voices of one piece that start at the same frame."""
@@ -195,3 +183,8 @@ class EnsembleSource:
         if rng.random() < 0.15:
             mixture = augment.limit_band(mixture, float(rng.uniform(3000, 7500)))
         return mixture
+
+
+def _jittered(voice: Voice, rng: Generator) -> Voice:
+    low, high = np.exp2(rng.normal(0, _RANGE_JITTER / 12, 2))
+    return Voice(voice.name, voice.fmin * float(low), voice.fmax * float(high))

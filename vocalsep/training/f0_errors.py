@@ -1,7 +1,7 @@
 """The errors of an f0 tracker, added to true f0 for training.
 
-An estimator that is trained with the f0 of the stems alone trusts every f0. A tracker misplaces the borders of notes,
-misses short rests and short notes, confuses voices, and is some cents off.
+An estimator that is trained with true f0 only trusts every f0. A tracker misplaces the borders of notes, misses short
+rests and short notes, confuses voices, and is some cents off.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Learner(Generic[Network]):
     loss : callable
         Loss of the network on a batch.
     optimizer : Optimizer
-        Optimizer of the network's parameters.
+        Optimizer of its parameters.
     average : float
         Decay of the running mean in each step. It is smaller in the first steps, so that the mean follows the weights.
     """

@@ -7,8 +7,6 @@ voice matches its stem. The tracker learns with f0 as target, by cross-entropy.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +18,8 @@ from vocalsep.model.synthesizer.spectrogram import voice_powers
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.training.data import Batch
 
-WINDOWS = (2048, 1024, 512)
-"""Samples at 16 kHz of the windows of the spectrograms that are compared."""
+_GRIDS = tuple(StftGrid.of_duration(MODEL_SAMPLE_RATE, window / MODEL_SAMPLE_RATE) for window in (2048, 1024, 512))
+"""Grids of the spectrograms that are compared."""
 _FLOOR = 1e-3  # magnitude, relative to the mixture's mean, below which differences do not count (-60 dB)
 _STEP = 3  # every third frame is compared: windows of 128 ms overlap enough, and a step takes half the time
 
@@ -29,12 +27,6 @@ _STEM_SHARE = 0.3  # weight of the distance between stems and voices, next to th
 _SEGMENTS = 4  # segments of an excerpt, about 1 s each, whose distortion counts equally, loud or soft
 _AUDIBLE = 3e-3  # fraction of a segment's energy (-25 dB) below which stems and errors do not count
 _SILENT_WEIGHT = 0.1  # weight of segments in which a voice is silent
-
-
-@lru_cache
-def loss_grids() -> tuple[StftGrid, ...]:
-    """Return the grids on which mixture and synthesis are compared."""
-    return tuple(StftGrid.of_duration(MODEL_SAMPLE_RATE, window / MODEL_SAMPLE_RATE) for window in WINDOWS)
 
 
 def spectral_distance(expected_power: Tensor, target_power: Tensor) -> Tensor:
@@ -57,10 +49,9 @@ def mixture_loss(parameters: VoiceParameters, mixture: Tensor) -> Tensor:
 
     It is the multi-resolution spectral distance of US (section III).
     """
-    grids = loss_grids()
     distances = [
         spectral_distance(voices.sum(dim=-3), power(mixture, grid)[..., ::_STEP])
-        for voices, grid in zip(voice_powers(parameters, grids, step=_STEP), grids, strict=True)
+        for voices, grid in zip(voice_powers(parameters, _GRIDS, step=_STEP), _GRIDS, strict=True)
     ]
     return torch.stack(distances).mean()
 
@@ -70,7 +61,7 @@ def stem_loss(parameters: VoiceParameters, mixture: Tensor, stems: Tensor) -> Te
 
     It is the distortion of the masked mixture, plus the spectral distance between each voice and its stem.
     """
-    grid = loss_grids()[0]
+    grid = _GRIDS[0]
     frequency = instantaneous_frequency(mixture, grid)[..., ::_STEP]
     plain, sharp = voice_powers(parameters, (grid, grid), step=_STEP, instantaneous_frequency=(None, frequency))
     spectrum, target = stft(mixture, grid)[..., ::_STEP], stft(stems, grid)[..., ::_STEP]
@@ -113,19 +104,10 @@ def supervised_loss(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def tracking_loss(logits: Logits, f0: Tensor, pitches: Tensor) -> Tensor:
-    """Return the mean cross-entropy over voices and frames in nats.
+    """Return the mean cross-entropy in nats of logits against f0 in Hz, shape (batch, voices, frames).
 
-    The target of a sung frame is a bell around the true f0 with the width of one step of the grid. So the centroid of
-    the posterior resolves f0 far below a step, and an error of a few cents in the target costs little.
-
-    Parameters
-    ----------
-    logits : Logits
-        Output of the tracker.
-    f0 : Tensor, shape (batch, voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    pitches : Tensor, shape (pitches,)
-        Grid in Hz.
+    The target of a sung frame is a bell around the true f0 with the width of one step of the grid of pitches in Hz. So
+    the centroid of the posterior resolves f0 far below a step, and an error of a few cents in the target costs little.
     """
     log_pitches = torch.log2(pitches).to(f0)
     step = log_pitches[1] - log_pitches[0]

@@ -40,7 +40,7 @@ class Segment(NamedTuple):
 
 
 class Performance:
-    """One singer's rendering of a part, as curves of which the parameters of the synthesizer are made."""
+    """One singer's rendering of a part, as curves from which the parameters of the synthesizer are made."""
 
     def __init__(
         self,

@@ -19,9 +19,7 @@ from vocalsep.dsp.units import hz_to_midi
 from vocalsep.errors import MissingExtraError
 from vocalsep.voices import PARTS, Voice, parse_voices
 
-FERMATA_BEATS = 0.5
-"""Beats by which a fermata lengthens its note; a breath of the same length follows."""
-
+_FERMATA = 0.5  # beats by which a fermata lengthens its note; a breath of the same length follows
 _CHORALE_PARTS = ("Soprano", "Alto", "Tenor", "Bass")
 _GOLDEN = (math.sqrt(5) - 1) / 2
 # Semitones above the tonic: major, harmonic minor, Dorian, Mixolydian.
@@ -48,11 +46,9 @@ class ScoreNote(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """The notes of an ensemble."""
+    """The notes of an ensemble, voices from high to low."""
 
-    name: str
     parts: tuple[tuple[ScoreNote, ...], ...]
-    """Notes of each voice in order, voices from high to low."""
     voices: tuple[Voice, ...]
 
     @property
@@ -68,23 +64,19 @@ class Score:
             return ScoreNote(note.pitch, start - first, min(note.stop, last) - start)
 
         parts = ([note for note in notes if note.start < last and note.stop > first] for notes in self.parts)
-        return Score(self.name, tuple(tuple(map(shortened, notes)) for notes in parts), self.voices)
+        return Score(tuple(tuple(map(shortened, notes)) for notes in parts), self.voices)
 
     def transposed(self, semitones: float) -> Score:
         """Return the score, so many semitones higher."""
         parts = tuple(tuple(note._replace(pitch=note.pitch + semitones) for note in notes) for notes in self.parts)
-        return Score(self.name, parts, self.voices)
+        return Score(parts, self.voices)
 
 
 def chorales(limit: int = 100) -> list[Score]:
     """Return up to `limit` four-part chorales by Bach, always the same ones, spread evenly over music21's corpus.
 
-    The corpus has about 350 of them. Ties are merged; a fermata holds its note, and then all voices breathe.
-
-    Raises
-    ------
-    MissingExtraError
-        If music21 is not installed.
+    The corpus has about 350 of them. Ties are merged; a fermata holds its note, and then all voices breathe. Raise
+    MissingExtraError if music21 is not installed.
     """
     try:
         from music21 import corpus
@@ -96,13 +88,13 @@ def chorales(limit: int = 100) -> list[Score]:
     for index in sorted(range(len(paths)), key=lambda index: index * _GOLDEN % 1):
         if len(found) >= limit:
             break
-        score = _chorale(paths[index].stem, corpus.parse(paths[index]))
+        score = _chorale(corpus.parse(paths[index]))
         if score:
-            found[score.name] = score
+            found[paths[index].stem] = score
     return [found[name] for name in sorted(found)]
 
 
-def _chorale(name: str, score: Any) -> Score | None:
+def _chorale(score: Any) -> Score | None:
     """Return a work of music21 as a score, or None if it does not have the four parts."""
     named = {part.partName: part for part in score.parts}
     if not all(part in named for part in _CHORALE_PARTS):
@@ -114,31 +106,28 @@ def _chorale(name: str, score: Any) -> Score | None:
         if any("Fermata" in expression.classes for expression in note.expressions)
     }
     parts = tuple(_with_fermatas(_melody(stream), np.array(sorted(ends))) for stream in streams)
-    return Score(name, parts, parse_voices("SATB")) if all(parts) else None
+    return Score(parts, parse_voices("SATB")) if all(parts) else None
 
 
 def _melody(stream: Any) -> list[ScoreNote]:
-    """Return the notes of a part of music21: the highest of a chord; notes end at the start of the next one."""
+    """Return the notes of a part of music21: the highest of a chord, cut where the next note starts."""
     notes = [
         ScoreNote(float(max(pitch.midi for pitch in note.pitches)), float(note.offset), float(note.quarterLength))
         for note in stream
         if note.quarterLength > 0 and note.pitches
     ]
-    following = [*(note.start for note in notes[1:]), math.inf]
-    cut = [
-        note._replace(duration=min(note.duration, start - note.start))
-        for note, start in zip(notes, following, strict=True)
-    ]
+    starts = [*(note.start for note in notes[1:]), math.inf]
+    cut = [note._replace(duration=min(note.duration, x - note.start)) for note, x in zip(notes, starts, strict=True)]
     return [note for note in cut if note.duration > 0]
 
 
 def _with_fermatas(notes: Sequence[ScoreNote], ends: NDArray[np.float64]) -> tuple[ScoreNote, ...]:
-    """Return notes with fermatas at the beats `ends`: notes that end there are held, and later notes are delayed."""
+    """Hold the notes that end at one of the beats `ends`, and delay the notes after them."""
     result = []
     for note in notes:
-        start = note.start + 2 * FERMATA_BEATS * int((ends <= note.start + 1e-6).sum())
-        stop = note.stop + 2 * FERMATA_BEATS * int((ends < note.stop - 1e-6).sum())
-        held = FERMATA_BEATS if len(ends) and np.abs(ends - note.stop).min() < 1e-6 else 0.0
+        start = note.start + 2 * _FERMATA * int((ends <= note.start + 1e-6).sum())
+        stop = note.stop + 2 * _FERMATA * int((ends < note.stop - 1e-6).sum())
+        held = _FERMATA if len(ends) and np.abs(ends - note.stop).min() < 1e-6 else 0.0
         result.append(ScoreNote(note.pitch, start, stop + held - start))
     return tuple(result)
 
@@ -156,7 +145,7 @@ def counterpoint(rng: Generator, voices: Sequence[Voice], beats: float = 64.0) -
         last = min(beats, first + float(rng.choice([4, 8, 12])))
         writer.section(first, last)
         first = last
-    return Score("counterpoint", tuple(tuple(part) for part in writer.parts), tuple(voices))
+    return Score(tuple(tuple(part) for part in writer.parts), tuple(voices))
 
 
 def random_voices(rng: Generator, n_voices: int) -> tuple[Voice, ...]:
@@ -228,7 +217,7 @@ class _Writer:
         return self._rhythm(max(start, leader[0].start + delay), last, "free") if delay + leader[0].start < last else []
 
     def _note(self, voice: int, start: float, duration: float) -> ScoreNote:
-        """Return a random next note of a voice, with weights after the rules of counterpoint."""
+        """Return a random next note of a voice; its weights follow the rules of counterpoint."""
         low, high = self.ranges[voice]
         here = self.degrees[voice]
         places = np.flatnonzero(

@@ -32,26 +32,26 @@ def sing(
     seconds: float,
     text: Sequence[Syllable] | None = None,
 ) -> Take:
-    """Return a take of a part, with an RMS of 0.05 to 0.1 in its voiced frames.
+    """Return a take of a part with an RMS of 0.05 to 0.1 in its voiced frames.
 
-    The tempo is in beats per minute; without a text, the text is random.
+    The tempo is in beats per minute. If `text` is None, the text is random.
     """
     samples = round(seconds * MODEL_SAMPLE_RATE)
     frames = samples // HOP_LENGTH + 1
     if not notes:
-        return Take("singing", np.zeros(samples, np.float32), np.zeros((1, frames), np.float32))
+        return Take(np.zeros(samples, np.float32), np.zeros((1, frames), np.float32))
     text = random_text(rng, 64) if text is None else text
     members = [Performance(notes, singer.member(rng), tempo, text, frames, rng) for _ in range(singer.section)]
-    stacked = [member.parameters() for member in members]
+    sung = [member.parameters() for member in members]
     parameters = VoiceParameters(
-        *(torch.stack([getattr(part, field) for part in stacked]) for field in ("f0", "log_gain", "lsf", "log_noise"))
+        *(torch.stack([getattr(one, name) for one in sung]) for name in ("f0", "log_gain", "lsf", "log_noise"))
     )
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     waveform = synthesize(parameters, samples=samples, generator=generator).sum(dim=0).numpy()
     f0 = section_f0(parameters.f0.numpy().astype(np.float64))
     voiced = np.repeat(f0 > 0, HOP_LENGTH)[:samples]
     level = rng.uniform(0.05, 0.1) / np.sqrt(np.mean(waveform[voiced] ** 2) + 1e-12) if voiced.any() else 0.0
-    return Take("singing", (waveform * level).astype(np.float32), f0[None])
+    return Take((waveform * level).astype(np.float32), f0[None])
 
 
 def synthetic_pieces(rng: Generator, n_pieces: int, scores: Sequence[Score] = (), seconds: float = 30.0) -> list[Piece]:
@@ -72,7 +72,7 @@ def synthetic_pieces(rng: Generator, n_pieces: int, scores: Sequence[Score] = ()
             n_voices = int(rng.choice(list(_SIZES), p=list(_SIZES.values())))
             score = counterpoint(rng, random_voices(rng, n_voices), beats)
         score = _transposed(score, rng)
-        rng.random()  # not used; a seed gives the same pieces as in version 0.1
+        rng.random()  # not used, but so a seed gives the same pieces as in version 0.1
         text = random_text(rng, 64) if rng.random() < 0.75 else None
         pieces.append(
             {

@@ -1,8 +1,8 @@
-"""Training and validation sources out of folders: recordings of choirs, or of single singers to mix."""
+"""Training and validation sources from folders: recordings of choirs, or of single singers to mix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,14 +24,12 @@ from vocalsep.training.singing import synthetic_pieces
 from vocalsep.training.takes import Piece, Take, all_takes, median_f0, split_piece, split_takes
 from vocalsep.voices import parse_voices
 
-MIXTURE_SHARE = 0.15
-"""Fraction of the batches that come from recordings of choirs if there are single singers too."""
-
+_MIXTURE_SHARE = 0.15  # fraction of the batches that come from recordings of choirs if there are single singers too
 _MIN_VALIDATION_FRAMES = 25  # 0.4 s: a few windows
 
 S = TypeVar("S", bound=Source)
 Sources = tuple[S, S]
-"""A source of excerpts for training and one for validation."""
+"""A source for training and one for validation."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,6 @@ class EstimatorData:
         Fraction of the excerpts of single singers whose f0 gets the errors of a tracker.
     held_out : float
         Fraction at the end of every recording that is kept for validation.
-
-    Raises
-    ------
-    OptionError
-        If there is nothing to train on, or an option belongs to recordings that are missing.
-    VoicesError
-        If the voices cannot be understood.
     """
 
     mixtures: Path | None = None
@@ -79,13 +70,31 @@ class EstimatorData:
 
     def sources(self, separator: Separator) -> Sources[Source]:
         """Return the sources for training and validation; the separator's networks track f0."""
-        mixtures = None if self.mixtures is None else _mixture_sources(self, separator)
-        if not self.singers:
-            assert mixtures is not None
-            return mixtures
-        pieces = load_pieces(singer_folders(self.singers), separator.crepe, self.held_out)
-        singers = singer_sources(*pieces, f0_errors=self.f0_errors)
-        return (MixedSource(mixtures[0], singers[0], MIXTURE_SHARE), singers[1]) if mixtures else singers
+        found: list[Sources[Source]] = []
+        if self.mixtures is not None:
+            takes = [self._mixture(name, path, separator) for name, path in audio_files(self.mixtures).items()]
+            training, held_out = split_takes(takes, self.held_out)
+            found.append((MixtureSource(training), MixtureSource(held_out, _validation_frames(held_out))))
+        if self.singers:
+            pieces = load_pieces(singer_folders(self.singers), separator.crepe, self.held_out)
+            found.append(singer_sources(*pieces, f0_errors=self.f0_errors))
+        if len(found) == 1:
+            return found[0]
+        (mixtures, _), (singers, validation) = found
+        return MixedSource(mixtures, singers, _MIXTURE_SHARE), validation
+
+    def _mixture(self, name: str, path: Path, separator: Separator) -> Take:
+        """Load a recording of a choir with the f0 of its guides, or track it."""
+        waveform = audio.to_model_rate(*audio.read(path))
+        downmix = Downmix.of_array(waveform)
+        if self.guides is None:
+            return Take(waveform, separator.track(downmix, voices=self.voices).frequencies)
+        names = None if self.voices is None else [voice.name for voice in parse_voices(self.voices)]
+        guides = f0_from_guides(self.guides / name, names, separator.crepe)
+        try:
+            return Take(waveform, separator.track(downmix, guides).frequencies)
+        except F0Error as error:
+            raise F0Error(f"{self.guides / name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -94,21 +103,14 @@ class TrackerData:
 
     Parameters
     ----------
-    singers : tuple of str
-        Folders of single singers; see `EstimatorData`.
+    singers, held_out
+        See `EstimatorData`.
     synthetic : int
         Number of synthetic pieces of 30 s.
     chorales : int
         Number of Bach chorales; two of three synthetic pieces are excerpts of them, the others random counterpoint.
-    held_out : float
-        Fraction at the end of every recording that is kept for validation.
     seed : int
         Random seed of the synthetic pieces and of the transposition of the recorded ones.
-
-    Raises
-    ------
-    OptionError
-        If there is nothing to train on.
     """
 
     singers: tuple[str, ...] = ()
@@ -122,13 +124,7 @@ class TrackerData:
             raise OptionError("there is nothing to train on; expected single singers, or synthetic pieces")
 
     def sources(self, crepe: Crepe) -> Sources[EnsembleSource]:
-        """Return the sources for training and validation; without recordings, validation uses synthetic pieces.
-
-        Raises
-        ------
-        MissingExtraError
-            If there are to be chorales, but music21 is not installed.
-        """
+        """Return the sources for training and validation; without recordings, validation uses synthetic pieces."""
         training, held_out = load_pieces(singer_folders(self.singers), crepe, self.held_out)
         scores = chorales(self.chorales) if self.chorales and self.synthetic else []
         synthetic = synthetic_pieces(np.random.default_rng(self.seed), self.synthetic, scores)
@@ -140,7 +136,7 @@ class TrackerData:
 
 
 def singer_folders(texts: Iterable[str]) -> list[tuple[Path, list[str] | None]]:
-    """Return folders of single singers and the names of the singers to use, out of "FOLDER" or "FOLDER:NAME,NAME".
+    """Split each "FOLDER" or "FOLDER:NAME,NAME" into a folder and the names of its singers to use, None for all.
 
     Examples
     --------
@@ -164,40 +160,23 @@ def load_pieces(
     return [training for training, _ in split], [validation for _, validation in split]
 
 
-def load_singers(folder: Path, singers: Iterable[str] | None, crepe: Crepe) -> Piece:
-    """Load a folder of recordings of single singers and track their f0.
+def load_singers(folder: Path, singers: Sequence[str] | None, crepe: Crepe) -> Piece:
+    """Load single singers, all or those named, and track their f0; parts come by median f0, the highest first.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of PART_SINGER files of one piece (soprano_1.flac, soprano_2.flac, ...), or of one file for each PART.
-    singers : iterable of str, optional
-        Singers to load ("1", "2"); all by default.
-    crepe : Crepe
-        Tracks the f0.
-
-    Returns
-    -------
-    dict
-        Part -> takes, from the part with the highest median f0 to the lowest.
-
-    Raises
-    ------
-    AudioError
-        If there are no such recordings.
+    The folder holds files PART_SINGER of one piece (soprano_1.flac, soprano_2.flac, ...), or one file for each PART.
     """
-    wanted = None if singers is None else set(singers)
     files = audio_files(folder)
-    missing = sorted((wanted or set()) - {name.partition("_")[2] for name in files})
+    found = {name.partition("_")[2] for name in files}
+    missing = [singer for singer in singers or () if singer not in found]
     if missing:
         raise AudioError(f"{folder}: holds no recordings of singer {missing[0]}; expected PART_{missing[0]} files")
     piece: Piece = {}
     for name, path in files.items():
         part, _, singer = name.partition("_")
-        if wanted is None or singer in wanted:
+        if singers is None or singer in singers:
             waveform = audio.to_model_rate(*audio.read(path))
             tracks = f0_from_downmixes({name: Downmix.of_array(waveform)}, crepe, VOICING_THRESHOLD)
-            piece.setdefault(part, []).append(Take(name, waveform, tracks.frequencies))
+            piece.setdefault(part, []).append(Take(waveform, tracks.frequencies))
     return {part: piece[part] for part in sorted(piece, key=lambda part: -median_f0(piece[part][0].f0))}
 
 
@@ -208,30 +187,8 @@ def singer_sources(training: list[Piece], held_out: list[Piece], *, f0_errors: f
     return SingerSource(training, f0_errors=f0_errors), validation
 
 
-def _mixture_sources(data: EstimatorData, separator: Separator) -> Sources[MixtureSource]:
-    """Return sources of excerpts of recordings of choirs."""
-    assert data.mixtures is not None
-    takes = [_mixture(name, path, data, separator) for name, path in audio_files(data.mixtures).items()]
-    training, held_out = split_takes(takes, data.held_out)
-    return MixtureSource(training), MixtureSource(held_out, _validation_frames(held_out))
-
-
-def _mixture(name: str, path: Path, data: EstimatorData, separator: Separator) -> Take:
-    """Load a recording of a choir with the f0 of its guides, or track it."""
-    waveform = audio.to_model_rate(*audio.read(path))
-    downmix = Downmix.of_array(waveform)
-    if data.guides is None:
-        return Take(name, waveform, separator.track(downmix, voices=data.voices).frequencies)
-    names = None if data.voices is None else [voice.name for voice in parse_voices(data.voices)]
-    guides = f0_from_guides(data.guides / name, names, separator.crepe)
-    try:
-        return Take(name, waveform, separator.track(downmix, guides).frequencies)
-    except F0Error as error:
-        raise F0Error(f"{data.guides / name}: {error}") from error
-
-
 def _validation_frames(takes: list[Take]) -> int:
-    """Return the length of the excerpts for validation: 4 s, or less if the takes are shorter."""
+    """Return the frames of an excerpt for validation: 4 s, or less if the takes are shorter."""
     longest = max(take.n_frames for take in takes)
     if longest < _MIN_VALIDATION_FRAMES:
         raise AudioError(

@@ -19,21 +19,10 @@ from vocalsep.training.augment import shift_by_resampling
 
 @dataclass(frozen=True)
 class Take:
-    """A recording at 16 kHz, or its stems, with the f0 of the voices.
+    """A recording at 16 kHz, or its stems, with the f0 of the voices."""
 
-    Parameters
-    ----------
-    name : str
-        Name, for messages.
-    waveform : ndarray, shape (samples,) or (voices, samples)
-        The recording, or its stems.
-    f0 : ndarray, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-    """
-
-    name: str
-    waveform: Float32
-    f0: Float32
+    waveform: Float32  # shape (samples,), or (voices, samples) for stems
+    f0: Float32  # shape (voices, frames) in Hz, 0 = unvoiced
 
     @property
     def n_frames(self) -> int:
@@ -47,15 +36,15 @@ class Take:
         return samples, np.pad(f0, ((0, 0), (0, frames + 1 - f0.shape[1])))
 
     def part(self, start: float, stop: float) -> Take:
-        """Return the part between two fractions of the whole."""
+        """Return the part between two fractions of the take."""
         low, high = int(start * self.n_frames), int(stop * self.n_frames)
-        return Take(self.name, self.waveform[..., low * HOP_LENGTH : high * HOP_LENGTH], self.f0[:, low:high])
+        return Take(self.waveform[..., low * HOP_LENGTH : high * HOP_LENGTH], self.f0[:, low:high])
 
     def transposed(self, semitones: float) -> Take:
-        """Return the take so many semitones higher, with formants and tempo, like a tape played faster."""
+        """Return the take transposed, with formants and tempo, like a tape that runs faster or slower."""
         names = tuple(f"voice{index}" for index in range(len(self.f0)))
         waveform, tracks = shift_by_resampling(self.waveform, F0Tracks(self.f0, names), semitones)
-        return Take(self.name, waveform, tracks.frequencies)
+        return Take(waveform, tracks.frequencies)
 
 
 Piece: TypeAlias = dict[str, list[Take]]
@@ -63,7 +52,7 @@ Piece: TypeAlias = dict[str, list[Take]]
 
 
 def transposed_pieces(pieces: Sequence[Piece], semitones: float, frames: int) -> list[Piece]:
-    """Return transposed pieces, without takes shorter than `frames` and without parts that have no other takes."""
+    """Return transposed pieces without takes shorter than `frames`, and without parts or pieces that become empty."""
     found = []
     for piece in pieces:
         moved = {part: [take.transposed(semitones) for take in takes] for part, takes in piece.items()}
@@ -73,13 +62,7 @@ def transposed_pieces(pieces: Sequence[Piece], semitones: float, frames: int) ->
 
 
 def split_takes(takes: Sequence[Take], held_out: float) -> tuple[list[Take], list[Take]]:
-    """Return takes without their ends, for training, and the ends, a fraction `held_out` of each, for validation.
-
-    Raises
-    ------
-    OptionError
-        If the fraction is not above 0 and at most 0.5.
-    """
+    """Return takes without their ends, for training, and the ends, a fraction `held_out` of each, for validation."""
     if not 0 < held_out <= 0.5:
         raise OptionError(f"held_out is {held_out}; expected a number above 0 and at most 0.5", parameter="held_out")
     return [take.part(0, 1 - held_out) for take in takes], [take.part(1 - held_out, 1) for take in takes]
@@ -97,12 +80,12 @@ def all_takes(pieces: Sequence[Piece]) -> list[Take]:
 
 
 def too_short(frames: int) -> AudioError:
-    """Return the error for recordings that are all shorter than `frames`."""
+    """Return the error if no recording lasts `frames` frames."""
     return AudioError(f"no recording lasts {frames * HOP:.1f} s; training needs longer recordings")
 
 
 def random_start(take: Take, frames: int, rng: Generator) -> int:
-    """Return a random first frame of an excerpt of so many frames."""
+    """Return the first frame of a random excerpt of `frames` frames."""
     return int(rng.integers(take.n_frames - frames + 1))
 
 
@@ -112,9 +95,9 @@ def choose(rng: Generator, weights: Sequence[float]) -> int:
 
 
 def section_f0(f0: NDArray[np.floating]) -> Float32:
-    """Return the f0 of a section, shape (frames,), of singers with f0 of shape (singers, frames).
+    """Return the f0 of a section, shape (frames,), from that of its singers, shape (singers, frames).
 
-    It is the geometric mean of those who sing, or 0 if fewer than half of the singers sing.
+    It is the geometric mean of those who sing, or 0 if fewer than half of them do.
     """
     singing = (f0 > 0).sum(axis=0)
     mean = np.log(np.where(f0 > 0, f0, 1)).sum(axis=0) / np.maximum(singing, 1)

@@ -24,6 +24,8 @@ from vocalsep.training.data import Source
 from vocalsep.training.learner import Learner, Loss, mean_loss
 
 _WARM_UP = 100  # steps
+_AVERAGE = 0.998  # decay of the running mean of the weights, which is validated and kept
+_VALIDATION_BATCHES = 8  # drawn once
 _WEIGHT_DECAY = 1e-2  # of matrices
 _STATE = "state.safetensors"
 
@@ -40,16 +42,12 @@ class TrainingOptions:
         Excerpts per step.
     learning_rate : float
         Learning rate after the warm-up.
-    average : float
-        Decay of the running mean of the weights, which is validated and kept.
     seed : int
         Random seed.
     validate_every : int
         Steps between validations.
     patience : int
         Validations without a lower loss after which training stops.
-    validation_batches : int
-        Batches for validation, drawn once.
 
     Raises
     ------
@@ -60,20 +58,17 @@ class TrainingOptions:
     steps: int = 2000
     batch_size: int = 4
     learning_rate: float = 1e-3
-    average: float = 0.998
     seed: int = 0
     validate_every: int = 100
     patience: int = 8
-    validation_batches: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "patience", "validation_batches"):
+        for name in ("steps", "batch_size", "validate_every", "patience"):
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected 1 or more", parameter=name)
         if not 0 < self.learning_rate < math.inf:
-            raise OptionError(
-                f"learning_rate is {self.learning_rate}; expected a number above 0", parameter="learning_rate"
-            )
+            message = f"learning_rate is {self.learning_rate}; expected a number above 0"
+            raise OptionError(message, parameter="learning_rate")
         if self.seed < 0:
             raise OptionError(f"seed is {self.seed}; expected 0 or more", parameter="seed")
 
@@ -94,7 +89,7 @@ class Trainer:
     Parameters
     ----------
     options : TrainingOptions
-        How to train.
+        Steps, batch size and so on.
     network : nn.Module
         Network on its device, with a `config`; see `vocalsep.weights.load_network`.
     loss : callable
@@ -102,7 +97,7 @@ class Trainer:
     training, validation : Source
         Sources of excerpts.
     folder : Path
-        Folder of the run, for the checkpoint folder `best` and for `state.safetensors`, from which a run is resumed.
+        Folder of the run. It gets `state.safetensors`, from which the run is resumed, and the checkpoint folder `best`.
     """
 
     def __init__(
@@ -117,16 +112,16 @@ class Trainer:
         self.options = options
         self.training = training
         self.folder = folder
-        matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-        vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": _WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
-            lr=options.learning_rate,
-        )
-        self.learner = Learner(network, loss, optimizer, options.average)
+        parameters = list(network.parameters())
+        groups = [
+            {"params": [one for one in parameters if one.ndim > 1], "weight_decay": _WEIGHT_DECAY},
+            {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=options.learning_rate)
+        self.learner = Learner(network, loss, optimizer, _AVERAGE)
         self.rng = np.random.default_rng(options.seed)
         rng = np.random.default_rng(options.seed + 1)
-        self.validation_set = [validation.draw(rng, options.batch_size) for _ in range(options.validation_batches)]
+        self.validation_set = [validation.draw(rng, options.batch_size) for _ in range(_VALIDATION_BATCHES)]
         self.progress = TrainingProgress()
 
     @property
@@ -135,7 +130,7 @@ class Trainer:
         return self.folder / "best"
 
     def run(self, report: Callable[[str], None] = lambda _: None) -> TrainingProgress:
-        """Train to the last step, or until validation stops improving; `report` receives a line per validation."""
+        """Train until the last step, or until the loss stops falling; `report` receives a line for each validation."""
         options, progress = self.options, self.progress
         with tqdm(total=options.steps, initial=progress.step, unit="step", disable=None) as bar:
             while progress.step < options.steps and not self._stalled():
@@ -168,19 +163,13 @@ class Trainer:
         return self.progress.step - self.progress.best_step >= self.options.patience * self.options.validate_every
 
     def _settings(self) -> dict[str, Any]:
-        """Return what must be equal to resume a run."""
+        """Return the settings that must be equal to resume a run."""
         settings = {"network": asdict(self.learner.network.config), **asdict(self.options)}  # type: ignore[call-overload]
         equal: dict[str, Any] = json.loads(json.dumps(settings))  # tuples become lists
         return equal
 
     def save(self) -> None:
-        """Write everything that `resume` needs.
-
-        Raises
-        ------
-        OutputError
-            If the file cannot be written.
-        """
+        """Write everything that `resume` needs."""
         tensors = {f"network.{name}": tensor for name, tensor in self.learner.network.state_dict().items()}
         tensors |= {f"mean.{name}": tensor for name, tensor in self.learner.mean.state_dict().items()}
         for index, state in self.learner.optimizer.state_dict()["state"].items():
@@ -194,13 +183,7 @@ class Trainer:
         write_file(self.folder / _STATE, safetensors.torch.save(tensors, {"run": json.dumps(state)}))
 
     def resume(self) -> None:
-        """Continue from the last validation of a run.
-
-        Raises
-        ------
-        WeightsError
-            If the folder holds no run, or a run with other settings.
-        """
+        """Continue from the last validation; raise WeightsError if the folder holds no run with these settings."""
         state, tensors = _read_state(self.folder / _STATE)
         saved = state["settings"]
         differing = [name for name, value in self._settings().items() if saved.get(name) != value]
