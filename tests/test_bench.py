@@ -1,8 +1,9 @@
 """The benchmarks: ensembles, the table of systems, trained networks, tables, and the commands."""
 
-import csv
 import json
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,11 +109,7 @@ class TestBounds:
 
 class TestSystems:
     def test_table(self):
-        assert [name for name, system in SYSTEMS.items() if system.network is None] == [
-            "comb",
-            "nmf",
-            "source-filter-nmf",
-        ]
+        assert [name for name, system in SYSTEMS.items() if system.network is None] == list(SYSTEMS)[:3]
         assert {system.network for system in SYSTEMS.values()} == {None, *NETWORKS}
         assert {system.learns_from for system in SYSTEMS.values()} == {"nothing", "mixtures", "stems"}
 
@@ -185,24 +182,12 @@ class TestTables:
     def test_frames_of_all_ensembles_are_pooled_by_voice(self):
         lines = [line.split() for line in separation.format_tables(self.RESULTS, "sab")]
         assert lines[1] == ["system", "f0", "all", "s", "a", "b"]
-        assert lines[2] == [
-            "comb",
-            "stems",
-            "4.00",
-            "/",
-            "3.00",
-            "3.00",
-            "/",
-            "2.00",
-            *["3.00", "/", "3.00"],
-            *["8.00", "/", "8.00"],
-        ]
+        assert " ".join(lines[2]) == "comb stems 4.00 / 3.00 3.00 / 2.00 3.00 / 3.00 8.00 / 8.00"
         assert lines[3][-3:] == ["nan", "/", "nan"]
 
     def test_csv_holds_every_ensemble_and_all_of_a_size(self, tmp_path):
-        path = tmp_path / "new" / "scores.csv"
-        separation.write_csv(path, self.RESULTS, "sab")
-        lines = path.read_text().splitlines()
+        separation.write_csv(tmp_path / "new" / "scores.csv", self.RESULTS, "sab")
+        lines = (tmp_path / "new" / "scores.csv").read_text().splitlines()
         assert "2,s+b,comb,stems,SI-SDR,all,7.0000,7.0000,2" in lines
         assert "2,all,comb,stems,MCD,s,3.0000,2.0000,3" in lines
         assert len(lines) == 1 + 4 * (3 * 3 + 4 + 3)
@@ -227,7 +212,7 @@ def take(seconds: float, onset: float) -> Take:
     """Return a take whose samples are the numbers of their frames, silent up to an onset."""
     frames = round(seconds / 0.016)
     f0 = np.where(np.arange(frames) < round(onset / 0.016), 0, 220.0).astype(np.float32)
-    return Take("take", np.repeat(np.arange(frames, dtype=np.float32), 256), f0[None])
+    return Take(np.repeat(np.arange(frames, dtype=np.float32), 256), f0[None])
 
 
 class Chance:
@@ -240,9 +225,7 @@ class Chance:
 class TinyEstimator(Estimator):
     """An estimator that is trained in no time."""
 
-    @staticmethod
-    def Config():
-        return EstimatorConfig(channels=2)
+    Config = staticmethod(partial(EstimatorConfig, channels=2))
 
 
 @pytest.fixture
@@ -312,10 +295,7 @@ class TestTrainedNetworks:
     def test_an_interrupted_run_is_resumed(self, networks, quick, tmp_path):
         (path, _), folder = networks(steps=150).get("us"), tmp_path / "runs" / "us"
         whole = (path / "model.safetensors").read_bytes()
-        for name in ("model.safetensors", "config.json", "README.md"):
-            (path / name).unlink(missing_ok=True)
-        (folder / "run.json").unlink()
-        (folder / "state.safetensors").unlink()
+        shutil.rmtree(folder)
 
         def stop(line: str) -> None:
             if "step 100" in line:
@@ -349,12 +329,8 @@ class TestDataEfficiency:
     def test_table_and_csv(self, tmp_path):
         assert list(data_efficiency.format_points(self.POINTS))[2].split() == ["us", "40", "7.00", "/", "7.00"]
         data_efficiency.write_csv(tmp_path / "data.csv", self.POINTS)
-        with (tmp_path / "data.csv").open() as stream:
-            rows = list(csv.reader(stream))
-        assert rows[1:3] == [
-            ["comb", "", "all", "5.0000", "5.0000", "1"],
-            ["us", "40.00", "all", "7.0000", "7.0000", "2"],
-        ]
+        lines = (tmp_path / "data.csv").read_text().splitlines()
+        assert lines[1:3] == ["comb,,all,5.0000,5.0000,1", "us,40.00,all,7.0000,7.0000,2"]
 
     def test_plot(self, tmp_path, monkeypatch):
         pytest.importorskip("matplotlib")
@@ -423,19 +399,17 @@ class TestSpeed:
         lines = list(speed.format_stages(stages, "cpu"))
         assert float(lines[-1].split()[1]) == pytest.approx(sum(stages.values()) / 2, abs=1e-3)
 
-    @pytest.mark.slow
     def test_memory_of_a_file_is_that_of_its_process(self, folder, tiny_model, tiny_tracker):
         networks = speed.NetworkOptions(str(tiny_model), str(tiny_tracker), device="cpu")
-        cost = speed.measure_file(speed.load_stereo(folder / "alto_3.wav"), 0.05, networks)
-        assert cost.seconds > 0
-        assert 50e6 < cost.peak_bytes < 20e9
+        _, seconds, peak = speed.measure_file(speed.load_stereo(folder / "alto_3.wav"), 0.05, networks)
+        assert seconds > 0
+        assert 50e6 < peak < 20e9
 
 
 class TestCommands:
     def run(self, *arguments):
         return CliRunner().invoke(main, ["bench", *map(str, arguments)])
 
-    @pytest.mark.slow
     def test_separation(self, folder, tiny_model, tiny_tracker, tmp_path):
         result = self.run(
             "separation", folder, "--voices", 2, "--parts", "soprano,bass", "--systems", "comb,vocalsep",
@@ -446,7 +420,6 @@ class TestCommands:
         assert [line.split()[0] for line in table[:5]] == ["mixture", "comb", "comb", "vocalsep", "vocalsep"]
         assert (tmp_path / "scores.csv").read_text().count("\n2,soprano+bass,vocalsep,") == 2 * 4 * 3
 
-    @pytest.mark.slow
     def test_tracking(self, folder, tiny_tracker):
         result = self.run("tracking", folder, "--parts", "soprano,bass", "--robustness", "--tracker", tiny_tracker)
         assert result.exit_code == 0, result.output
@@ -454,7 +427,6 @@ class TestCommands:
         assert rows["F at 50 cents"] == ["soprano", "bass", "mean", "worst"]
         assert {"mir_eval multipitch", "mir_eval melody", *DEGRADATIONS} <= rows.keys()
 
-    @pytest.mark.slow
     def test_data_efficiency(self, folder, quick, tmp_path):
         result = self.run(
             "data-efficiency", folder, "--train", f"{folder}:1", "--systems", "us", "--seconds", "6,20",

@@ -1,4 +1,4 @@
-"""Metrics of stems against closed forms, mir_eval and published figures; `vocalsep evaluate`."""
+"""Metrics of stems against closed forms and published figures; `vocalsep evaluate`."""
 
 import sys
 
@@ -32,8 +32,8 @@ class TestSiSdr:
     @pytest.mark.parametrize("scale", [1e-6, 0.3, -2.0, 1e4])
     def test_scale_does_not_matter(self, scale):
         s, e = RNG.normal(size=(2, 500))
-        assert float(si_sdr(s, scale * e)) == pytest.approx(float(si_sdr(s, e)), abs=1e-9)
-        assert float(si_sdr(scale * s, e)) == pytest.approx(float(si_sdr(s, e)), abs=1e-9)
+        assert si_sdr(s, scale * e) == pytest.approx(si_sdr(s, e), abs=1e-9)
+        assert si_sdr(scale * s, e) == pytest.approx(si_sdr(s, e), abs=1e-9)
 
     def test_single_precision_is_computed_in_double(self):
         s, e = orthogonal(100_000, 60.0)
@@ -63,15 +63,6 @@ class TestSiSdr:
         with pytest.raises(AudioError):
             si_sdr(np.ones(3), np.ones(4))
 
-    @pytest.mark.filterwarnings("ignore::FutureWarning")
-    def test_parity_with_mir_eval(self):
-        """mir_eval fits a filter of 512 taps where SI-SDR fits one gain; neither explains white noise."""
-        from mir_eval.separation import bss_eval_sources
-
-        s, n = RNG.normal(size=(2, 16000))
-        found, *_ = bss_eval_sources(s[None], (s + 0.1 * n)[None], compute_permutation=False)
-        assert float(si_sdr(s, s + 0.1 * n)) == pytest.approx(float(found[0]), abs=0.3)
-
 
 class TestProtocol:
     """At 100 Hz: excerpts of 400 samples, frames of 100."""
@@ -79,16 +70,12 @@ class TestProtocol:
     def scores(self, s, e, x=None):
         return frame_scores(np.atleast_2d(s), np.atleast_2d(e), s if x is None else x, 100)[0]
 
-    def test_first_excerpt_and_remainder_are_skipped(self):
-        s = RNG.uniform(-3, 3, 1250)
-        e = s + RNG.normal(size=1250)
-        expected = [si_sdr(s[i : i + 100], e[i : i + 100]) for i in range(400, 1200, 100)]
-        np.testing.assert_allclose(self.scores(s, e), expected)
-
-    @pytest.mark.parametrize(("samples", "frames"), [(100, 0), (799, 0), (800, 4), (1199, 4), (1200, 8)])
-    def test_number_of_frames(self, samples, frames):
-        s = RNG.uniform(-1, 1, samples)
-        assert len(self.scores(s, s + 0.1 * RNG.normal(size=samples))) == frames
+    @pytest.mark.parametrize("samples", [100, 799, 800, 1199, 1250])
+    def test_first_excerpt_and_remainder_are_skipped(self, samples):
+        s = RNG.uniform(-3, 3, samples)
+        e = s + RNG.normal(size=samples)
+        frames = range(400, samples // 400 * 400, 100)
+        np.testing.assert_allclose(self.scores(s, e), [si_sdr(s[i : i + 100], e[i : i + 100]) for i in frames])
 
     @pytest.mark.parametrize(("energy", "counts"), [(10.5, True), (9.5, False)])
     @pytest.mark.parametrize("level", [0.01, 1.0, 30.0])
@@ -174,9 +161,8 @@ class TestCommand:
     def test_table(self, stems):
         result = self.run(stems)
         assert result.exit_code == 0, result.output
-        rows = {
-            line[:16].strip(): [float(cell) for cell in line[16:].split()] for line in result.stdout.splitlines()[1:]
-        }
+        lines = result.stdout.splitlines()[1:]
+        rows = {line[:16].strip(): [float(cell) for cell in line[16:].split()] for line in lines}
         assert list(rows) == ["bass", "soprano", "all"]
         assert rows["soprano"] == pytest.approx([20, 20, 20], abs=0.2)
         assert rows["all"] == pytest.approx([20, 20, np.mean([rows["soprano"][2], rows["bass"][2]])], abs=0.2)

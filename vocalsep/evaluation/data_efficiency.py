@@ -33,21 +33,11 @@ _MARKS = ("o", "s", "^", "D", "v")
 
 
 class Point(NamedTuple):
-    """The quality that a system reaches.
-
-    Parameters
-    ----------
-    system : str
-        Name of the system.
-    seconds : float, optional
-        Seconds of mixture that it was trained on; None for a system that does not learn.
-    scores : dict from str to ndarray, shape (frames,)
-        SI-SDR of each voice, and of all frames under "all".
-    """
+    """The quality that a system reaches."""
 
     system: str
-    seconds: float | None
-    scores: dict[str, Values]
+    seconds: float | None  # of mixture that it was trained on; None if it does not learn
+    scores: dict[str, Values]  # SI-SDR of each voice, and of all frames under "all"
 
 
 def learning_curves(
@@ -55,29 +45,13 @@ def learning_curves(
 ) -> Iterator[Point]:
     """Train systems on different amounts of audio; yield their scores, after those of the comb and the ideal masks.
 
-    Parameters
-    ----------
-    ensemble : Ensemble
-        Stems to mix and separate.
-    tracks : F0Tracks
-        F0 tracks that all systems get.
-    systems : sequence of str
-        Names of systems that have a network of their own.
-    networks : TrainedNetworks
-        Networks that are trained.
-    seconds : sequence of float
-        Amounts of training audio.
-
-    Raises
-    ------
-    OptionError
-        If a system is unknown or has no network of its own.
+    The systems, each with a network of its own, separate the mixture of the ensemble with the same f0 tracks. They
+    learn from amounts of audio in seconds.
     """
     wrong = [name for name in systems if name not in NETWORKS]
     if wrong:
-        raise OptionError(
-            f"no network is named {wrong[0]!r}; expected some of {', '.join(NETWORKS)}", parameter="names"
-        )
+        names = ", ".join(NETWORKS)
+        raise OptionError(f"no network is named {wrong[0]!r}; expected some of {names}", parameter="names")
     mixture = ensemble.mixture
 
     def point(system: str, amount: float | None, estimates: Float32) -> Point:
@@ -104,13 +78,7 @@ def format_points(points: Sequence[Point]) -> Iterator[str]:
 
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:
-    """Write a row for each point and voice, and for all voices: mean and median of SI-SDR in dB, number of frames.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
+    """Write a row for each point and voice, and for all voices: mean and median of SI-SDR in dB, number of frames."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["system", "seconds", "voice", "mean", "median", "frames"])
@@ -125,19 +93,7 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
 def plot(path: Path, points: Sequence[Point]) -> None:
     """Draw mean SI-SDR against the seconds of training audio and write a PNG.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    points : sequence of Point
-        Systems that learn become lines, others dashed levels.
-
-    Raises
-    ------
-    MissingExtraError
-        If matplotlib is not installed.
-    OutputError
-        If the file cannot be written.
+    Systems that learn become lines, others dashed levels. Raise MissingExtraError if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

@@ -1,7 +1,6 @@
-"""Degradations of a recording for tests of robustness: room, noise, mp3, tuning, narrow band.
+"""Degradations of a recording, shape (samples,), for tests of robustness: room, noise, mp3, tuning, narrow band.
 
-All are functions of waveforms of shape (samples,). They keep the time of events, so the f0 of the clean stems stays
-the truth. Random numbers come from a fixed seed.
+They keep the time of events, so the f0 of the clean stems stays the truth. Random numbers come from a fixed seed.
 """
 
 from __future__ import annotations
@@ -27,18 +26,10 @@ Degradation: TypeAlias = Callable[[Float32, F0Tracks], tuple[Float32, int, F0Tra
 
 
 def reverberate(audio: Float32, rt60: float, ratio_db: float = 0.0) -> Float32:
-    """Put a recording into a room: the direct sound, then white noise that decays exponentially.
+    """Put a recording at 16 kHz into a room: the direct sound, then white noise that decays exponentially.
 
-    All frequencies decay alike, so the treble is harsher than in a real room.
-
-    Parameters
-    ----------
-    audio : ndarray, shape (samples,)
-        Waveform at 16 kHz.
-    rt60 : float
-        Reverberation time in seconds.
-    ratio_db : float
-        Level of direct over reverberant sound in dB.
+    The reverberation time is in seconds, the ratio of direct to reverberant sound in dB. All frequencies decay alike,
+    so the treble is harsher than in a real room.
     """
     length = round(1.2 * rt60 * MODEL_SAMPLE_RATE)  # down to -72 dB
     time = np.arange(length) / MODEL_SAMPLE_RATE
@@ -52,17 +43,14 @@ def reverberate(audio: Float32, rt60: float, ratio_db: float = 0.0) -> Float32:
 
 
 def add_noise(audio: Float32, snr_db: float) -> Float32:
-    """Add white noise at a signal-to-noise ratio in dB to a recording of shape (samples,)."""
+    """Add white noise at a signal-to-noise ratio in dB."""
     noise = np.random.default_rng(0).normal(size=len(audio))
     power = np.mean(np.square(audio, dtype=np.float64))
     return (audio + noise * math.sqrt(power) * 10 ** (-snr_db / 20)).astype(np.float32)
 
 
 def mp3(audio: Float32) -> Float32:
-    """Code a recording of shape (samples,) at 44.1 kHz as mp3 of 64 kbit/s, and decode it.
-
-    libsndfile writes the delay of the codec into the file and removes it when reading, so times stay.
-    """
+    """Code a recording at 44.1 kHz as mp3 of 64 kbit/s, and decode it; libsndfile removes the delay of the codec."""
     import soundfile
 
     scale = np.float32(max(1.0, float(np.abs(audio).max(initial=0))))
@@ -77,8 +65,8 @@ def mp3(audio: Float32) -> Float32:
 def _room(rt60: float, volume: float, distance: float) -> Degradation:
     """Return a room of a volume in m^3, with the microphone at a distance in m.
 
-    In a diffuse field, direct and reverberant sound are level at the critical distance, 0.057 sqrt(volume / rt60) in m
-    (H. Kuttruff, "Room Acoustics").
+    In a diffuse field, direct and reverberant sound are equally loud at the critical distance, 0.057 sqrt(volume /
+    rt60) in m (H. Kuttruff, "Room Acoustics").
     """
     ratio_db = 20 * math.log10(0.057 * math.sqrt(volume / rt60) / distance)
     return lambda audio, truth: (reverberate(audio, rt60, ratio_db), MODEL_SAMPLE_RATE, truth)

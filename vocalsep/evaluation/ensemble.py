@@ -24,18 +24,10 @@ QUARTET = ("soprano", "alto", "tenor", "bass")
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The stems of an ensemble.
+    """The stems of an ensemble."""
 
-    Parameters
-    ----------
-    names : tuple of str
-        Names of the voices, high to low.
-    stems : ndarray, shape (voices, samples)
-        Their stems at 16 kHz.
-    """
-
-    names: tuple[str, ...]
-    stems: Float32
+    names: tuple[str, ...]  # of the voices, high to low
+    stems: Float32  # shape (voices, samples) at 16 kHz
 
     @property
     def mixture(self) -> Float32:
@@ -51,21 +43,9 @@ class Ensemble:
 
 
 def load_ensemble(folder: Path, singer: str, names: Sequence[str] = QUARTET) -> Ensemble:
-    """Load the recordings PART_SINGER.*, or else PART.*, of some parts.
+    """Load the recordings PART_SINGER.*, or else PART.*, of parts that are in time with one another.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of recordings of single voices, in time with one another.
-    singer : str
-        Name of the singer of each part.
-    names : sequence of str
-        Names of the parts, high to low.
-
-    Raises
-    ------
-    AudioError
-        If a part is missing.
+    Raise AudioError if a part is missing.
     """
     files = audio_files(folder)
     waveforms = []
@@ -79,20 +59,7 @@ def load_ensemble(folder: Path, singer: str, names: Sequence[str] = QUARTET) -> 
 
 
 def subsets(ensemble: Ensemble, sizes: Sequence[int] | None = None) -> list[Ensemble]:
-    """Return all smaller ensembles of the given numbers of voices, largest first.
-
-    Parameters
-    ----------
-    ensemble : Ensemble
-        The whole ensemble.
-    sizes : sequence of int, optional
-        Numbers of voices; None takes all from 2 on.
-
-    Raises
-    ------
-    OptionError
-        If a size is not from 2 to the number of voices.
-    """
+    """Return all ensembles of `sizes` of the voices, the largest first; by default, all of two voices or more."""
     voices = len(ensemble.names)
     wrong = [size for size in sizes or () if not 2 <= size <= voices]
     if wrong:
@@ -111,24 +78,9 @@ def f0_of_stems(ensemble: Ensemble, crepe: Crepe) -> F0Tracks:
 
 
 def load_stems(references: Path, estimates: Path) -> tuple[list[str], Float32, Float32]:
-    """Load true stems and the separated stems of the same names at 16 kHz.
+    """Load two folders of stems, true and separated; return their names and both, shape (voices, samples), at 16 kHz.
 
-    Parameters
-    ----------
-    references, estimates : Path
-        Folders of stems. Lengths may differ by 0.1 s.
-
-    Returns
-    -------
-    names : list of str
-        Names of the true stems.
-    true, separated : ndarray, shape (voices, samples)
-        Stems in the order of the names.
-
-    Raises
-    ------
-    AudioError
-        If a stem is missing or cannot be read, or the lengths differ.
+    Raise AudioError if a separated stem is missing, or if lengths differ by more than 0.1 s.
     """
     true, separated = audio_files(references), audio_files(estimates)
     missing = [name for name in true if name not in separated]

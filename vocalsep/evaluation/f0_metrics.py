@@ -9,7 +9,7 @@ Metrics
 -------
 * `f_measure`: F-measure of each voice.
 * `outcomes`: numbers of frames by kind of mistake.
-* `calibration`: how often an estimate of a given confidence is right [1]_.
+* `calibration`: how often estimates of a certain confidence are right [1]_.
 * `multipitch_scores`: the set of pitches in each frame, whoever sings them [2]_, by mir_eval.
 * `melody_scores`: each voice as if it were the melody [3]_, by mir_eval.
 
@@ -37,7 +37,7 @@ from vocalsep.timebase import HOP
 TOLERANCE_CENTS = 50.0
 """Largest deviation of a right pitch: half a semitone."""
 OUTCOMES = ("right", "other voice", "octave", "other pitch", "false alarm", "missed")
-"""What can become of a frame that is voiced in truth or estimate, in the order of `outcomes`."""
+"""Kinds of frames that are voiced in truth or estimate, in the order of `outcomes`."""
 MELODY_METRICS = (
     "Raw Pitch Accuracy",
     "Raw Chroma Accuracy",
@@ -73,7 +73,7 @@ def f_measure(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
 
 
 def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
-    """Count what becomes of the frames that are voiced in truth or estimate, shape (voices, 6), as in `OUTCOMES`.
+    """Count the frames that are voiced in truth or estimate by kind, shape (voices, 6), as in `OUTCOMES`.
 
     Where both are voiced, the first of these that fits counts: right; the true note of another voice; one or two
     octaves off; another pitch. A frame that is voiced in the estimate only is a false alarm, one that is voiced in the
@@ -98,21 +98,11 @@ def outcomes(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.int64]:
 
 
 class Calibration(NamedTuple):
-    """How often estimates of a confidence are right, in bins of equal width over [0, 1].
+    """How often estimates of a confidence are right, in bins of equal width over [0, 1]; NaN for empty bins."""
 
-    Parameters
-    ----------
-    frames : ndarray of int, shape (bins,)
-        Voiced estimates in each bin.
-    confidence : ndarray, shape (bins,)
-        Their mean confidence; NaN for an empty bin.
-    right : ndarray, shape (bins,)
-        Share of them that are right; NaN for an empty bin.
-    """
-
-    frames: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    right: NDArray[np.float64]
+    frames: NDArray[np.int64]  # number of voiced estimates
+    confidence: NDArray[np.float64]  # their mean confidence
+    right: NDArray[np.float64]  # share of them that are right
 
     @property
     def expected_error(self) -> float:
@@ -126,9 +116,7 @@ def calibration(truth: ArrayLike, estimate: ArrayLike, confidence: ArrayLike) ->
     """Compare the confidence of voiced estimates with how often they are right.
 
     An estimate in a frame that is unvoiced in the truth is wrong. Frames that are unvoiced in the estimate do not
-    count.
-
-    Confidence has the shape of the tracks and is in [0, 1]; a value on the edge of a bin counts in the bin above it.
+    count. Confidence has the shape of the tracks and is in [0, 1]; a value on an edge counts in the bin above it.
 
     Examples
     --------
@@ -182,13 +170,7 @@ def melody_scores(truth: ArrayLike, estimate: ArrayLike) -> NDArray[np.float64]:
 
 
 def require_mir_eval() -> ModuleType:
-    """Return mir_eval.
-
-    Raises
-    ------
-    MissingExtraError
-        If it is not installed.
-    """
+    """Return mir_eval; raise MissingExtraError if it is not installed."""
     try:
         import mir_eval.melody
         import mir_eval.multipitch
@@ -201,9 +183,8 @@ def require_mir_eval() -> ModuleType:
 def _pair(truth: ArrayLike, estimate: ArrayLike) -> tuple[Tracks, Tracks]:
     true, found = np.asarray(truth, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
     if true.shape != found.shape or true.ndim != 2:
-        raise F0Error(
-            f"truth and estimate must have one shape (voices, frames), but have {true.shape} and {found.shape}"
-        )
+        shapes = f"{true.shape} and {found.shape}"
+        raise F0Error(f"truth and estimate must have one shape (voices, frames), but have {shapes}")
     return true, found
 
 

@@ -43,9 +43,7 @@ Values = NDArray[np.float64]
 
 def mean_median(values: Values) -> tuple[float, float]:
     """Return mean and median of the scores of frames; NaN if there are none."""
-    if not values.size:
-        return float("nan"), float("nan")
-    return float(np.mean(values)), float(np.median(values))
+    return (float(np.mean(values)), float(np.median(values))) if values.size else (float("nan"), float("nan"))
 
 
 def si_sdr(reference: ArrayLike, estimate: ArrayLike) -> Values:
@@ -99,15 +97,6 @@ def protocol_frames(
     excerpt is normalised so that its mixture peaks at 1; a frame of a voice counts if the reference then has an energy
     (sum of squares) of 10 or more. Samples after the last whole excerpt do not count.
 
-    Parameters
-    ----------
-    references : array_like, shape (voices, samples)
-        True stems.
-    mixture : array_like, shape (samples,)
-        Their mixture.
-    sample_rate : int
-        Sample rate in Hz.
-
     Yields
     ------
     samples : slice
@@ -131,35 +120,16 @@ def validate_stems(references: ArrayLike, estimates: ArrayLike, mixture: ArrayLi
     """Raise AudioError if the shapes of stems and mixture do not fit."""
     s, e, x = np.shape(references), np.shape(estimates), np.shape(mixture)
     if len(s) != 2 or s != e or x != s[1:]:
-        raise AudioError(
-            f"references and estimates must have shape (voices, samples) and the mixture (samples,), but got {s}, {e} "
-            f"and {x}"
-        )
+        shapes = f"{s}, {e} and {x}"
+        raise AudioError(f"stems must have shape (voices, samples) and their mixture (samples,), but got {shapes}")
 
 
 def frame_scores(
     references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike, sample_rate: int = MODEL_SAMPLE_RATE
 ) -> list[Values]:
-    """Return the SI-SDR of each voice in the frames of `protocol_frames`.
+    """Return for each voice the SI-SDR in dB of the frames of `protocol_frames` that count, shape (frames,).
 
-    Parameters
-    ----------
-    references, estimates : array_like, shape (voices, samples)
-        True and separated stems.
-    mixture : array_like, shape (samples,)
-        Mixture of the true stems.
-    sample_rate : int
-        Sample rate in Hz.
-
-    Returns
-    -------
-    list of ndarray, shape (frames,)
-        For each voice, SI-SDR in dB of the frames that count.
-
-    Raises
-    ------
-    AudioError
-        If the shapes do not fit.
+    Raise AudioError if the shapes do not fit.
     """
     validate_stems(references, estimates, mixture)
     s, e = same_shape(references, estimates)
@@ -171,24 +141,9 @@ def frame_scores(
 
 
 def bss_metrics(references: ArrayLike, estimates: ArrayLike, sample_rate: int) -> NDArray[np.float64]:
-    """Return SDR, SIR and SAR, medians over windows of 1 s.
+    """Return SDR, SIR and SAR of each voice in dB, medians over windows of 1 s, shape (3, voices).
 
-    Parameters
-    ----------
-    references, estimates : array_like, shape (voices, samples)
-        True and separated stems.
-    sample_rate : int
-        Sample rate in Hz.
-
-    Returns
-    -------
-    ndarray, shape (3, voices)
-        SDR, SIR and SAR in dB.
-
-    Raises
-    ------
-    MissingExtraError
-        If museval, or the ffmpeg that it needs, is not installed.
+    Raise MissingExtraError if museval, or the ffmpeg that it needs, is not installed.
     """
     try:
         import museval

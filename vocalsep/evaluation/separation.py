@@ -1,7 +1,7 @@
 """The benchmark of separation: systems side by side on ensembles of single singers whose stems are known.
 
-Each system separates the mixture with f0 tracked in the stems and with f0 tracked in the mixture. Beside them stand the
-mixture itself and the upper bounds of `baselines.ideal`.
+Each system separates the mixture with f0 tracked in the stems and with f0 tracked in the mixture. For comparison, the
+mixture itself and the upper bounds of `baselines.ideal` are scored too.
 """
 
 from __future__ import annotations
@@ -37,27 +37,13 @@ _NAME, _F0, _CELL = 20, 18, 17  # characters
 
 
 class VoiceScores(NamedTuple):
-    """The scores of one voice of an ensemble, separated by a system.
-
-    Parameters
-    ----------
-    system : str
-        Name of the system.
-    ensemble : tuple of str
-        Voices of the ensemble, high to low.
-    f0 : str
-        Source of the f0 tracks; "" if none are used.
-    voice : str
-        Name of the voice.
-    scores : dict from str to ndarray, shape (frames,)
-        For each metric, the scores of the frames that count.
-    """
+    """The scores of one voice of an ensemble, separated by a system."""
 
     system: str
-    ensemble: tuple[str, ...]
-    f0: str
+    ensemble: tuple[str, ...]  # names of its voices, high to low
+    f0: str  # source of the f0 tracks; "" if none are used
     voice: str
-    scores: dict[str, Values]
+    scores: dict[str, Values]  # for each metric, the scores of the frames that count
 
 
 class LoadedSystem(NamedTuple):
@@ -74,23 +60,10 @@ def load_systems(
     model: str | None,
     report: Callable[[str], None] = lambda _: None,
 ) -> dict[str, LoadedSystem]:
-    """Load systems by name, and train their networks if need be.
+    """Load systems by name, or all that have weights, and train their networks if need be.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Names of systems; without any, all systems that have weights.
-    networks : TrainedNetworks
-        Networks that are trained or found.
-    model : str, optional
-        Weights for the network "vocalsep", instead of trained ones.
-    report : callable
-        Receives a line of text for each system that is left out.
-
-    Raises
-    ------
-    OptionError
-        If a name is unknown, or a system that is named has no weights.
+    `model` names weights to use for the network "vocalsep" instead of trained ones. `report` receives a line for each
+    system that is left out. Raise OptionError if a name is unknown, or a named system has no weights.
     """
     device = networks.separator.device
     unknown = [name for name in names if name not in SYSTEMS]
@@ -120,20 +93,10 @@ def evaluate(
     separator: Separator,
     report: Callable[[str], None] = lambda _: None,
 ) -> Iterator[VoiceScores]:
-    """Yield the scores of each voice of some ensembles for each system and source of f0.
+    """Yield the scores of each voice of each ensemble, for each system and source of f0.
 
-    Parameters
-    ----------
-    ensembles : iterable of Ensemble
-        Stems to mix and separate.
-    systems : mapping from str to LoadedSystem
-        Systems by name.
-    truth : F0Tracks
-        F0 of the stems of all voices.
-    separator : Separator
-        Tracks f0 in the mixtures; estimates and fits parameters in the stems, for the upper bounds.
-    report : callable
-        Receives a line of text before each separation.
+    The truth is the f0 of the stems of all voices. The separator tracks f0 in the mixtures; for the upper bounds, it
+    estimates and fits parameters in the stems. `report` receives a line before each separation.
     """
     for ensemble in ensembles:
         mixture, stems = ensemble.mixture, ensemble.stems
@@ -166,12 +129,7 @@ def _score(ensemble: Ensemble, system: str, f0: str, estimates: Float32) -> Iter
 def format_tables(results: Sequence[VoiceScores], voices: Sequence[str]) -> Iterator[str]:
     """Yield the lines of two tables of mean / median: SI-SDR over all voices and for each, and the spectral metrics.
 
-    Parameters
-    ----------
-    results : sequence of VoiceScores
-        Scores of ensembles of one size; their frames are pooled.
-    voices : sequence of str
-        All voices, in the order of the columns.
+    The results are those of ensembles of one size, whose frames are pooled.
     """
     ensembles = dict.fromkeys(result.ensemble for result in results)
     yield f"\n{len(results[0].ensemble)} voices, {len(ensembles)} ensembles: SI-SDR mean / median in dB"
@@ -203,7 +161,7 @@ def _pooled(results: Iterable[VoiceScores], metric: str, voices: Sequence[str]) 
 
 
 def format_costs(systems: Mapping[str, LoadedSystem]) -> Iterator[str]:
-    """Yield the lines of a table of what each system learns from and what its training took."""
+    """Yield the lines of a table of the training data, the parameters and the training time of each system."""
     yield "\nTraining: seconds of mixture, and time"
     headings = ("learns from", "parameters", "training audio", "training")
     yield f"{'system':<{_NAME}}" + "".join(f"{heading:>{_CELL}}" for heading in headings) + "  description"
@@ -224,20 +182,6 @@ def write_csv(path: Path, results: Sequence[VoiceScores], voices: Sequence[str])
 
     There is a row for each ensemble, and for all ensembles of a size ("all"), by system, source of f0, metric and
     voice, and for all voices ("all").
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    results : sequence of VoiceScores
-        Scores of all ensembles.
-    voices : sequence of str
-        All voices, in the order of the rows.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -249,11 +193,8 @@ def write_csv(path: Path, results: Sequence[VoiceScores], voices: Sequence[str])
         for (system, f0), rows in _by_system(group):
             sung = [voice for voice in voices if any(row.voice == voice for row in rows)]
             for metric in rows[0].scores:
-                for voice, pool in (("all", sung), *((voice, [voice]) for voice in sung)):
+                for voice, pool in {"all": sung, **{voice: [voice] for voice in sung}}.items():
                     values = _pooled(rows, metric, pool)
-                    mean, median = mean_median(values)
-                    size = len(rows[0].ensemble)
-                    writer.writerow(
-                        [size, label, system, f0, metric, voice, f"{mean:.4f}", f"{median:.4f}", values.size]
-                    )
+                    averages = [f"{value:.4f}" for value in mean_median(values)]
+                    writer.writerow([len(rows[0].ensemble), label, system, f0, metric, voice, *averages, values.size])
     write_file(path, stream.getvalue().encode())

@@ -26,7 +26,7 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from vocalsep.dsp.chunks import chunks
@@ -89,7 +89,7 @@ METRICS = {"spectral SNR": spectral_snr, "spectral SI-SNR": spectral_si_snr, "MC
 def spectral_scores(references: ArrayLike, estimates: ArrayLike, mixture: ArrayLike) -> dict[str, list[Values]]:
     """Return all `METRICS` of each voice in the frames of `metrics.protocol_frames`, the mixture at a peak of 1.
 
-    Parameters are those of `metrics.frame_scores`; each metric has a list with the scores of each voice.
+    Each metric has a list with the scores of each voice, as `metrics.frame_scores` returns it.
     """
     validate_stems(references, estimates, mixture)
     stems = same_shape(references, estimates)
@@ -108,20 +108,18 @@ def spectral_scores(references: ArrayLike, estimates: ArrayLike, mixture: ArrayL
     return scores
 
 
-def _magnitudes(reference: ArrayLike, estimate: ArrayLike) -> tuple[Tensor, Tensor]:
-    s, e = same_shape(reference, estimate)
-    return _magnitude(s), _magnitude(e)
-
-
-def _magnitude(waveform: NDArray[np.float64]) -> Tensor:
-    """Return the magnitude of an STFT that is not scaled, shape (..., frequency bins, frames)."""
-    half = GRID.win_length // 2
-    if waveform.shape[-1] <= half:
-        raise AudioError(f"waveforms must have more than {half} samples, half a window, but got {waveform.shape[-1]}")
-    mirrored = np.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(half, half)], mode="reflect")
-    # The second frame of the mirrored waveform is centred on the first sample of the waveform.
-    spectrum = stft(torch.from_numpy(mirrored), GRID, 1, 1 + GRID.n_frames(waveform.shape[-1]))
-    return spectrum.abs() * (GRID.win_length / 4)
+def _magnitudes(reference: ArrayLike, estimate: ArrayLike) -> list[Tensor]:
+    """Return the magnitudes of STFTs that are not scaled, shape (..., frequency bins, frames)."""
+    half, found = GRID.win_length // 2, []
+    for waveform in same_shape(reference, estimate):
+        samples = waveform.shape[-1]
+        if samples <= half:
+            raise AudioError(f"waveforms must have more than {half} samples, half a window, but got {samples}")
+        mirrored = np.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(half, half)], mode="reflect")
+        # The second frame of the mirrored waveform is centred on the first sample of the waveform.
+        spectrum = stft(torch.from_numpy(mirrored), GRID, 1, 1 + GRID.n_frames(samples))
+        found.append(spectrum.abs() * (GRID.win_length / 4))
+    return found
 
 
 def _mel_cepstra(magnitude: Tensor) -> Tensor:
@@ -137,8 +135,7 @@ def _mel_cepstra(magnitude: Tensor) -> Tensor:
 def _triangles() -> Tensor:
     """Return triangles of height 1 from 0 to 8000 Hz, shape (bands, frequency bins).
 
-    The lowest triangles are narrower than a bin and may be empty. Such a band is equal in all spectra and adds nothing
-    to a distance.
+    The lowest triangles are narrower than a bin. An empty one is equal in all spectra and adds nothing to a distance.
     """
     edges = mel_points(N_MELS + 2, 0.0, MODEL_SAMPLE_RATE / 2).double()
     frequency = GRID.frequencies().double()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 
@@ -27,17 +27,12 @@ STAGE_SECONDS = 60.0
 """Length of the recording whose stages are timed."""
 _PARAMETER_FRAMES = 1875  # frames (30 s) whose parameters are estimated together
 
-
-class FileCost(NamedTuple):
-    """What the separation of a file takes: minutes of audio, seconds of time, peak memory in bytes."""
-
-    minutes: float
-    seconds: float
-    peak_bytes: int
+FileCost: TypeAlias = tuple[float, float, int]
+"""Minutes of audio, seconds that the separation took, and peak memory in bytes."""
 
 
 def repeated(waveform: Float32, seconds: float) -> Iterator[Float32]:
-    """Yield a recording of shape (channels, samples) at 44.1 kHz, again and again, until it lasts so many seconds."""
+    """Repeat a recording of shape (channels, samples) at 44.1 kHz until it lasts so many seconds."""
     left = round(seconds * SAMPLE_RATE)
     while left:
         part = waveform[:, :left]
@@ -46,29 +41,16 @@ def repeated(waveform: Float32, seconds: float) -> Iterator[Float32]:
 
 
 def load_stereo(path: Path) -> Float32:
-    """Read a recording and return it at 44.1 kHz with two channels, shape (2, samples).
-
-    Raises
-    ------
-    AudioError
-        If it cannot be read.
-    """
+    """Read a recording and return it at 44.1 kHz with two channels, shape (2, samples)."""
     waveform, sample_rate = audio.read(path)
     resampled = audio.resample(waveform, sample_rate, SAMPLE_RATE)
     return np.ascontiguousarray(resampled[[0, -1]])
 
 
 def time_stages(separator: Separator, waveform: Float32) -> dict[str, float]:
-    """Return the seconds that the stages of a separation take; reading and writing do not count.
+    """Return the seconds that the stages of a separation of a repeated recording take, without input and output.
 
     The stages are "reading" (downmix and resampling), "f0", "parameters" (estimating and fitting) and "masks".
-
-    Parameters
-    ----------
-    separator : Separator
-        Separator to time.
-    waveform : ndarray, shape (channels, samples)
-        A recording at 44.1 kHz, to be repeated for a minute.
     """
     waveform = np.concatenate(list(repeated(waveform, STAGE_SECONDS)), axis=1)
     separator.separate(waveform[:, : 4 * SAMPLE_RATE], sample_rate=SAMPLE_RATE)  # warms up
@@ -90,17 +72,7 @@ def time_stages(separator: Separator, waveform: Float32) -> dict[str, float]:
 
 
 def measure_file(waveform: Float32, minutes: float, networks: NetworkOptions) -> FileCost:
-    """Separate a file that repeats a recording, in a process of its own, and return what that took.
-
-    Parameters
-    ----------
-    waveform : ndarray, shape (channels, samples)
-        A recording at 44.1 kHz.
-    minutes : float
-        Length of the file.
-    networks : NetworkOptions
-        Networks to use.
-    """
+    """Separate a file that repeats a recording, shape (channels, samples), in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording.wav"
         writer = AudioWriter(path, SAMPLE_RATE, len(waveform))
@@ -108,8 +80,7 @@ def measure_file(waveform: Float32, minutes: float, networks: NetworkOptions) ->
             writer.write(block)
         writer.close()
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            seconds, peak = pool.submit(_separate, path, networks).result()
-    return FileCost(minutes, seconds, peak)
+            return (minutes, *pool.submit(_separate, path, networks).result())
 
 
 def _separate(path: Path, networks: NetworkOptions) -> tuple[float, int]:

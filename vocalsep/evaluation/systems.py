@@ -1,7 +1,7 @@
 """The systems that the benchmarks compare.
 
-`SYSTEMS` is the table of systems, `NETWORKS` says how the networks that they use are trained. A further system is one
-more row. Every system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`.
+`SYSTEMS` is the table of systems; `NETWORKS` says how their networks are trained. To add a system, add a row. Every
+system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`.
 """
 
 from __future__ import annotations
@@ -32,27 +32,13 @@ Separate: TypeAlias = Callable[[Float32, F0Tracks], Float32]
 
 
 class NetworkTraining(NamedTuple):
-    """How a network is trained.
-
-    Parameters
-    ----------
-    network : type
-        Class of the network.
-    loss : callable
-        Loss of the network on a batch.
-    steps : int
-        Steps after which validation hardly improves on minutes of audio.
-    learning_rate : float
-        Learning rate after the warm-up.
-    f0_errors : float
-        Fraction of the excerpts whose f0 gets the errors of a tracker.
-    """
+    """How a network is trained."""
 
     network: NetworkType[Any]
     loss: Loss
-    steps: int
-    learning_rate: float = 1e-3
-    f0_errors: float = 0.0
+    steps: int  # after which validation hardly improves on minutes of audio
+    learning_rate: float = 1e-3  # after the warm-up
+    f0_errors: float = 0.0  # fraction of the excerpts whose f0 gets the errors of a tracker
 
 
 NETWORKS = {
@@ -66,24 +52,12 @@ NETWORKS = {
 
 
 class System(NamedTuple):
-    """A row of the table of systems.
+    """A row of the table of systems."""
 
-    Parameters
-    ----------
-    title : str
-        Name in plain words.
-    learns_from : str
-        "nothing", "mixtures" or "stems".
-    load : callable
-        Function of weights ("" if there are none) and a device that returns the separating function.
-    network : str, optional
-        Name of its network in `NETWORKS`.
-    """
-
-    title: str
-    learns_from: str
-    load: Callable[[str, str], Separate]
-    network: str | None = None
+    title: str  # in plain words
+    learns_from: str  # "nothing", "mixtures" or "stems"
+    load: Callable[[str, str], Separate]  # of weights ("" if there are none) and a device
+    network: str | None = None  # its name in `NETWORKS`
 
 
 def _load_ours(weights: str, device: str, *, fitting: bool = True, adapting: bool = False) -> Separate:
@@ -97,20 +71,16 @@ def _load_ours(weights: str, device: str, *, fitting: bool = True, adapting: boo
     return separate
 
 
-def _load_unet(weights: str, device: str) -> Separate:
-    return partial(separate_unet, network=load_network(weights, ConditionedUnet, device))
-
-
-def _load_us(weights: str, device: str) -> Separate:
-    return partial(separate_us, network=load_network(weights, UsNetwork, device))
+def _load_baseline(separate: Callable[..., Float32], network: NetworkType[Any], weights: str, device: str) -> Separate:
+    return partial(separate, network=load_network(weights, network, device))
 
 
 SYSTEMS = {
     "comb": System("fixed harmonic comb", "nothing", lambda *_: separate_comb),
     "nmf": System("f0-informed NMF", "nothing", lambda *_: separate_nmf),
     "source-filter-nmf": System("source-filter NMF", "nothing", lambda *_: separate_source_filter_nmf),
-    "unet": System("U-Net conditioned on f0", "stems", _load_unet, "unet"),
-    "us": System("network of the paper", "mixtures", _load_us, "us"),
+    "unet": System("U-Net conditioned on f0", "stems", partial(_load_baseline, separate_unet, ConditionedUnet), "unet"),
+    "us": System("network of the paper", "mixtures", partial(_load_baseline, separate_us, UsNetwork), "us"),
     "vocalsep": System("vocalsep", "mixtures", _load_ours, "vocalsep"),
     "vocalsep-unfitted": System("the network alone", "mixtures", partial(_load_ours, fitting=False), "vocalsep"),
     "vocalsep-stems": System("vocalsep, supervised", "stems", _load_ours, "vocalsep-stems"),

@@ -44,18 +44,9 @@ class TrackedEnsemble(NamedTuple):
 def track_ensemble(
     separator: Separator, ensemble: Ensemble, truth: F0Tracks, condition: str = "clean"
 ) -> TrackedEnsemble:
-    """Track the f0 of an ensemble in its mixture.
+    """Track the f0 of an ensemble in its mixture, which is degraded by a condition in `DEGRADATIONS`.
 
-    Parameters
-    ----------
-    separator : Separator
-        Separator whose tracker is used.
-    ensemble : Ensemble
-        Voices to mix.
-    truth : F0Tracks
-        F0 of the stems; it may hold further voices.
-    condition : str
-        Degradation of the mixture, a name in `DEGRADATIONS`.
+    The truth is the f0 of the stems; it may hold further voices.
     """
     audio, sample_rate, moved = DEGRADATIONS[condition](ensemble.mixture, truth.select(ensemble.names))
     found = separator.track(Downmix.of_array(to_model_rate(audio, sample_rate)), voices=ensemble.names)
@@ -64,17 +55,10 @@ def track_ensemble(
 
 
 def f_table(tracked: Sequence[TrackedEnsemble], voices: Sequence[str]) -> dict[str, Row]:
-    """Return F-measures by number of voices, by ensemble, and over all.
+    """Return the F-measures of all voices by number of voices, by ensemble, and over all.
 
-    The row of a number of voices is the mean over its ensembles, the row "all" that over all ensembles. Rows of single
-    ensembles are indented by two spaces.
-
-    Parameters
-    ----------
-    tracked : sequence of TrackedEnsemble
-        Tracks of the ensembles.
-    voices : sequence of str
-        Names of all voices.
+    The row of a number of voices is the mean over its ensembles, the row "all" the mean over all ensembles. The labels
+    of single ensembles are indented by two spaces.
     """
     sizes: dict[int, dict[str, Row]] = {}
     for item in tracked:

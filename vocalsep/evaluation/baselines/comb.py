@@ -13,8 +13,7 @@ from vocalsep.model.synthesizer.excitation import harmonic_count
 from vocalsep.model.synthesizer.spectrogram import harmonic_power
 from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
 
-_SLOPE = 2.0
-"""Amplitudes fall with the harmonic number to this power: 12 dB per octave."""
+_SLOPE = 2.0  # amplitudes fall with harmonic number to this power: 12 dB per octave
 
 
 def comb_power(f0: Tensor, grid: StftGrid, first: int, last: int) -> Tensor:

@@ -31,17 +31,7 @@ def separate_ideal(mixture: Float32, stems: Float32) -> Float32:
 
 
 def ideal_parameters(stems: Float32, tracks: F0Tracks, separator: Separator) -> list[VoiceParameters]:
-    """Return the source-filter parameters of each voice, estimated and fitted in its true stem, at the stem's level.
-
-    Parameters
-    ----------
-    stems : ndarray, shape (voices, samples)
-        The true stems at 16 kHz.
-    tracks : F0Tracks
-        F0 of the voices on the 16-ms grid.
-    separator : Separator
-        Separator that estimates and fits.
-    """
+    """Return the parameters of each voice, estimated and fitted in its true stem at 16 kHz, at the stem's level."""
     found = []
     for name, stem in zip(tracks.names, stems, strict=True):
         downmix = Downmix.of_array(stem)

@@ -58,19 +58,9 @@ def divergence(magnitude: Tensor, model: Tensor) -> float:
 
 
 def sung_pitches(f0: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pitches that one voice sings, 20 cents apart, and where each may sound.
+    """Return the pitches in Hz that a voice with f0 of shape (frames,) sings, 20 cents apart, and where they may sound.
 
-    Parameters
-    ----------
-    f0 : Tensor, shape (frames,)
-        F0 in Hz, 0 = unvoiced.
-
-    Returns
-    -------
-    pitches : Tensor, shape (pitches,)
-        Pitches in Hz; none for a voice that never sings.
-    sounding : Tensor, shape (pitches, frames)
-        1 where the voice is on a pitch and up to two frames before and after, else 0.
+    The latter, shape (pitches, frames), is 1 where the voice is on a pitch and up to two frames before and after.
     """
     number = torch.round(torch.log2(f0.clamp_min(1.0) / _REFERENCE) * (1200 / _STEP))
     numbers = torch.unique(number[f0 > 0])
@@ -97,21 +87,8 @@ def factorize(magnitude: Tensor, templates: Tensor, activations: Tensor, iterati
 
     H <- H * (W^T (V / M)) / (W^T 1),  W <- W * ((V / M) H^T) / (1 H^T),  M = W H + floor.
 
-    Parameters
-    ----------
-    magnitude : Tensor, shape (frequency bins, frames)
-        V.
-    templates : Tensor, shape (frequency bins, pitches)
-        W to start from; zeros stay zero.
-    activations : Tensor, shape (pitches, frames)
-        H to start from; zeros stay zero.
-    iterations : int
-        Number of updates of H and then W.
-
-    Returns
-    -------
-    templates, activations : Tensor
-        W and H.
+    Magnitude V has shape (frequency bins, frames), templates W (frequency bins, pitches), activations H (pitches,
+    frames). Each iteration updates H, then W; zeros stay zero.
     """
     w, h = templates, activations.clone()
     tiny = torch.finfo(w.dtype).tiny

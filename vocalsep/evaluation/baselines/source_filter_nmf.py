@@ -7,8 +7,8 @@ The magnitude spectrogram V is explained as
 E is the excitation, fixed by f0: harmonics with the glottal roll-off, and breath far below them. A holds smooth bumps
 along frequency, B the weights that make each voice's filters of them, G the gains of the filters in each frame. B and G
 follow multiplicative updates for the Kullback-Leibler divergence; the authors' Itakura-Saito divergence of power
-spectra was 0.4 dB worse on a singer of the development split. This is the model of [1]_ and [2]_ with known f0 and all
-voices of this kind, the second learning-free baseline of [3]_.
+spectra was 0.4 dB worse on a singer of the development split. This is the model of [1]_ and [2]_ for all voices, with
+known f0, and the second learning-free baseline of [3]_.
 
 References
 ----------
@@ -59,17 +59,9 @@ def smooth_bumps() -> Tensor:
 
 
 def excitations(f0: Tensor) -> Tensor:
-    """Return E, the magnitude of each voice before its filter.
+    """Return E, the magnitude of each voice before its filter, shape (voices, frames, frequency bins).
 
-    Parameters
-    ----------
-    f0 : Tensor, shape (voices, frames)
-        F0 in Hz, 0 = unvoiced.
-
-    Returns
-    -------
-    Tensor, shape (voices, frames, frequency bins)
-        Magnitude; 0 in all bins of a frame whose window has nothing of the voice.
+    F0 has shape (voices, frames). E is 0 in all bins of a frame whose window has nothing of the voice.
     """
     number = torch.arange(1, harmonic_count(f0, GRID.sample_rate / 2) + 1)
     breath = _BREATH * torch.exp(2 * glottal_roll_off(GRID.frequencies()))
@@ -105,25 +97,8 @@ def factorize(
 
         G_v <- G_v * ((E_v R)^T W_v) / (E_v^T W_v),  B_v <- B_v * (A^T (E_v R) G_v) / (A^T E_v G_v).
 
-    Parameters
-    ----------
-    magnitude : Tensor, shape (frames, frequency bins)
-        V.
-    excitation : Tensor, shape (voices, frames, frequency bins)
-        E.
-    bumps : Tensor, shape (frequency bins, bumps)
-        A.
-    filters : Tensor, shape (voices, bumps, filters)
-        B to start from; zeros stay zero.
-    gains : Tensor, shape (voices, frames, filters)
-        G to start from; zeros stay zero.
-    iterations : int
-        Number of updates of G and then B.
-
-    Returns
-    -------
-    filters, gains : Tensor
-        B and G.
+    Magnitude V has shape (frames, frequency bins), excitation E (voices, frames, frequency bins), bumps A (frequency
+    bins, bumps), filters B (voices, bumps, filters), gains G (voices, frames, filters). Zeros in B and G stay zero.
     """
     b, g = filters, gains.clone()
     for _ in range(iterations):

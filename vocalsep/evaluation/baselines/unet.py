@@ -4,9 +4,9 @@ This is the local, dense conditioning of [1]_, in the form that [2]_ compares wi
 conditioning is feature-wise linear modulation [4]_: each bin of the input is scaled and shifted as a function of the f0
 around its frame.
 
-One network serves all voices. It sees the mixture and one f0 at a time, and knows nothing of the other voices. Each
-voice has a mask of its own, so stems need not add up to the mixture. Training needs stems. The papers give f0 as one
-bin of a pitch grid; here it is a bell of that width, which keeps f0 between two bins exact.
+One network serves all voices. It reads the mixture and the f0 of one voice, but not of the others. Each voice has a
+mask of its own, so stems need not add up to the mixture. Training needs stems. In the papers, f0 is one bin of a pitch
+grid; here it is a bell of that width, which keeps f0 between two bins exact.
 
 References
 ----------
@@ -66,11 +66,6 @@ class UnetConfig:
         Channels of the convolutions in time that read f0.
     control_kernel_size : int
         Frames that these convolutions span.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range.
     """
 
     channels: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
@@ -88,17 +83,9 @@ class UnetConfig:
 
 
 def pitch_bells(f0: Tensor) -> Tensor:
-    """Return f0 on a grid of pitches, as a bell one grid step (20 cents) wide.
+    """Return f0 in Hz, shape (..., frames), as bells one grid step (20 cents) wide, shape (..., pitches, frames).
 
-    Parameters
-    ----------
-    f0 : Tensor, shape (..., frames)
-        F0 in Hz, 0 = unvoiced.
-
-    Returns
-    -------
-    Tensor, shape (..., pitches, frames)
-        Values in [0, 1]; 0 at all pitches of an unvoiced frame.
+    Values lie in [0, 1]; they are 0 at all pitches of an unvoiced frame.
     """
     position = PITCHES_PER_OCTAVE * torch.log2(f0.clamp_min(1.0) / PITCH_FMIN)
     pitches = torch.arange(N_PITCHES, device=f0.device, dtype=f0.dtype)
@@ -126,13 +113,7 @@ class F0Control(nn.Module):
 
 
 class ConditionedUnet(nn.Module):
-    """The network; it has 10.3 M parameters in its default size.
-
-    Parameters
-    ----------
-    config : UnetConfig
-        Size of the network.
-    """
+    """The network; it has 10.3 M parameters in its default size."""
 
     kind: ClassVar[str] = "unet"
     Config: ClassVar[type] = UnetConfig
@@ -140,9 +121,9 @@ class ConditionedUnet(nn.Module):
     def __init__(self, config: UnetConfig = UnetConfig()) -> None:
         super().__init__()
         self.config = config
-        channels, kernel_size = self.config.channels, self.config.kernel_size
+        channels, kernel_size = config.channels, config.kernel_size
         shape: dict[str, Any] = {"kernel_size": kernel_size, "stride": 2, "padding": kernel_size // 2}
-        self.control = F0Control(self.config)
+        self.control = F0Control(config)
         self.encoder = nn.ModuleList(
             nn.Sequential(nn.Conv2d(before, after, **shape), nn.BatchNorm2d(after), nn.LeakyReLU(_LEAK))
             for before, after in pairwise((1, *channels))
@@ -201,19 +182,7 @@ class ConditionedUnet(nn.Module):
 def unet_loss(network: ConditionedUnet, batch: Batch, *, half: bool = HALF_PRECISION) -> Tensor:
     """Return the L1 distance between masked mixture and stems: magnitudes, relative to the mean of the mixture's.
 
-    Parameters
-    ----------
-    network : ConditionedUnet
-        The U-Net.
-    batch : Batch
-        Excerpts with stems.
-    half : bool
-        Compute convolutions in bfloat16.
-
-    Raises
-    ------
-    OptionError
-        If the batch has no stems.
+    With `half`, convolutions are computed in bfloat16. Raise OptionError if the batch has no stems.
     """
     if batch.stems is None:
         raise OptionError("the U-Net learns from stems, but the training data has none; train it on single singers")

@@ -2,7 +2,7 @@
 
 The encoder of US [1]_ reads the mixture with three recurrent layers and does not look at f0. Its output is copied for
 each voice; a decoder like that of DDSP [2]_ turns it and the voice's f0 into the parameters of the source-filter model.
-All recurrences run forwards. Voices do not know of each other.
+All recurrences run forwards. Voices are estimated independently of each other.
 
 Only the network is that of US: harmonics, filter and noise go through `vocalsep.model.synthesizer`, the gain is
 relative to the level of the mixture, and the loss is `training.losses.estimator_loss`. So this baseline shows how much
@@ -64,11 +64,6 @@ class UsConfig:
         Order of the vocal-tract filter; even, at most 64.
     noise_bands : int
         Number of frequencies at which the noise is estimated; 2 to 256.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of range.
     """
 
     encoder_size: int = 256
@@ -114,13 +109,7 @@ class UsEncoder(nn.Module):
 
 
 class UsNetwork(nn.Module):
-    """The network; it has 5.57 M parameters in its default size.
-
-    Parameters
-    ----------
-    config : UsConfig
-        Size of the network.
-    """
+    """The network; it has 5.57 M parameters in its default size."""
 
     kind: ClassVar[str] = "us"
     Config: ClassVar[type] = UsConfig
@@ -128,32 +117,19 @@ class UsNetwork(nn.Module):
     def __init__(self, config: UsConfig = UsConfig()) -> None:
         super().__init__()
         self.config = config
-        width = self.config.decoder_size
-        self.encoder = UsEncoder(self.config)
+        width = config.decoder_size
+        self.encoder = UsEncoder(config)
         self.of_f0 = _perceptron(1, width)
-        self.of_latent = _perceptron(self.config.latent_size, width)
+        self.of_latent = _perceptron(config.latent_size, width)
         self.recurrent = nn.GRU(2 * width, width, batch_first=True)
         self.after = _perceptron(width, width)
         self.levels = nn.Linear(width, 2)
-        self.spacings = nn.Linear(width, self.config.order + 1)
+        self.spacings = nn.Linear(width, config.order + 1)
         # A voice has one colour of noise for an excerpt: the last state of this recurrence.
-        self.noise = nn.GRU(width, self.config.noise_bands, batch_first=True)
+        self.noise = nn.GRU(width, config.noise_bands, batch_first=True)
 
     def forward(self, mixture: Tensor, f0: Tensor) -> VoiceParameters:
-        """Estimate the parameters of every voice.
-
-        Parameters
-        ----------
-        mixture : Tensor, shape (batch, samples)
-            Mixtures at 16 kHz.
-        f0 : Tensor, shape (batch, voices, frames)
-            F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
-
-        Returns
-        -------
-        VoiceParameters
-            Parameters with leading axis batch.
-        """
+        """Estimate the parameters of every voice; the shapes are those of `vocalsep.model.estimator.Estimator`."""
         return self.estimate(power(mixture, GRID), f0)
 
     def estimate(self, spectrum: Tensor, f0: Tensor) -> VoiceParameters:
