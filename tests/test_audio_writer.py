@@ -1,7 +1,6 @@
 """Writing audio files: round trips, tags, full scale, capacities, full disks."""
 
 import os
-import struct
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,8 +111,7 @@ def test_few_samples(tmp_path, suffix, bit_depth, samples):
 
 
 @pytest.mark.parametrize(
-    ("name", "format"),
-    [("Ave María 合唱 (take 2).flac", None), ("UPPER.WAV", None), ("no#%&;'.ogg", None), (".x.m4a.part", "m4a")],
+    ("name", "format"), [("Ave María 合唱 (take 2).flac", None), ("UPPER.WAV", None), (".x.m4a.part", "m4a")]
 )
 def test_names_of_files(tmp_path, name, format):
     path = tmp_path / "Chœur d'été" / name
@@ -301,6 +299,12 @@ def test_full_disk_leaves_the_old_file_and_no_other(tmp_path, suffix, bit_depth,
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("samples", "form"), [(2**30 - 2**15, "WAV"), (2**30, "RF64")])
+def test_the_limit_of_wav_is_4_gb(tmp_path, samples, form):
+    in_blocks(tmp_path / "x.wav", music(1, 10), 10, bit_depth="float32", samples=samples)
+    assert soundfile.info(tmp_path / "x.wav").format == form
+
+
 @pytest.mark.parametrize("bit_depth", ["16", "24", "float32"])
 def test_wav_beyond_4_gb_is_rf64(tmp_path, monkeypatch, bit_depth):
     monkeypatch.setattr(encode, "_RIFF_LIMIT", 20_000)
@@ -312,22 +316,3 @@ def test_wav_beyond_4_gb_is_rf64(tmp_path, monkeypatch, bit_depth):
         np.testing.assert_allclose(np.concatenate(list(reader.blocks(999)), axis=1), waveform, rtol=0, atol=2e-5)
     with pytest.raises(OutputError):
         in_blocks(tmp_path / "x.wav", waveform, 1000, bit_depth=bit_depth)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs files with holes")
-def test_five_gigabytes(tmp_path):
-    """A file as after an hour of 32 channels, most of it a hole."""
-    samples = 5 * 2**30 // 4
-    with AudioWriter(tmp_path / "x.wav", RATE, 1, bit_depth="float32", samples=samples) as writer:
-        writer.write(np.zeros((1, 10), np.float32))
-    header = bytearray((tmp_path / "x.wav").read_bytes()[:-40])
-    at = header.index(b"ds64")
-    header[at + 8 : at + 32] = struct.pack("<QQQ", len(header) + 4 * samples - 8, 4 * samples, samples)
-    with (tmp_path / "x.wav").open("wb") as stream:
-        stream.write(header)
-        stream.seek(len(header) + 4 * samples - 4)
-        stream.write(struct.pack("<f", 0.5))
-    assert AudioReader(tmp_path / "x.wav").samples == samples
-    with soundfile.SoundFile(tmp_path / "x.wav") as sound:
-        sound.seek(samples - 2)
-        np.testing.assert_array_equal(sound.read(), [0, 0.5])

@@ -16,7 +16,6 @@ import tqdm
 from test_cli import F0, NAMES, files_in, folder, quartet, refused, run  # noqa: F401 (fixtures)
 
 from vocalsep import audio
-from vocalsep.errors import AudioError
 from vocalsep.f0.tracks import F0Tracks
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -47,14 +46,10 @@ class TestOneRecording:
             f"  {path}  (sings 100% of the time)" for path in written
         ]
         assert result.stderr == ""
+        total = sum(audio.read(path).waveform for path in written)
+        np.testing.assert_allclose(total, audio.read("choir.wav").waveform, atol=1e-6)
         again = run("separate", "choir.wav", "--f0", "f0.csv", *model)
         assert (again.exit_code, again.stdout) == (0, "choir.wav: done before, skipped\n")
-
-    def test_stems_add_up_to_the_recording(self, model, quartet):  # noqa: F811
-        assert run("separate", "choir.wav", "--f0", "f0.csv", "-o", "out", *model).exit_code == 0
-        total = sum(audio.read(f"out/choir/{name}.wav").waveform for name in NAMES)
-        np.testing.assert_allclose(total[0], quartet.sum(axis=0), atol=1e-6)
-        assert record("out/choir/separation.json")["summary"]["bit_depth"] == "float32"
 
     @pytest.mark.parametrize(
         ("options", "file", "subtype"),
@@ -222,21 +217,6 @@ class TestFolders:
         assert two.startswith("in/sub/two.wav: would fail: separated/sub/two/alto.wav") and "(--overwrite)" in two
         assert {name: Path(name).stat().st_mtime_ns for name in files_in(folder)} == before
 
-    def test_stems_beside_the_recordings(self, model):
-        for _ in range(2):
-            run("separate", "in", "-r", "-o", "in", "--voices", "SA", *model)
-            sources = [Path(row["source"]).as_posix() for row in record("in/report.json")["recordings"]]
-            assert sources == ["in/bad.wav", "in/one.wav", "in/sub/two.wav"]
-
-    def test_a_full_disk(self, model, monkeypatch):
-        def full(separator, source, *_, **__):
-            raise AudioError(f"{source}: cannot be written (No space left on device)")
-
-        monkeypatch.setattr("vocalsep.separation.files.write_stems", full)
-        result = run("separate", "in", "-r", "--voices", "SA", *model)
-        assert result.exit_code == 1
-        assert result.stderr.count("No space left") == 3
-
     @pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError])
     def test_an_interrupt(self, model, monkeypatch, error):
         """Also if the code that it interrupts makes another exception of it."""
@@ -258,12 +238,6 @@ class TestFolders:
         monkeypatch.setattr(tqdm, "tqdm", lambda **options: bar(**{**options, **shown}))
         assert run("separate", "in", "-r", "--voices", "SA", *model).exit_code == 1
         assert " left " in stream.getvalue()
-
-    @pytest.mark.slow
-    def test_processes(self, model):
-        result = run("separate", "in", "-r", "--voices", "SA", "-j", "2", *model)
-        assert result.exit_code == 1
-        assert len(stems_in("separated")) == 4
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Names of files: safe on every system, short enough for every file system, and comparable as file systems do.
+"""File names that are safe on every system and short enough for every file system.
 
 The rules are those of Windows, the strictest system, so that the same input gets the same names everywhere.
 """

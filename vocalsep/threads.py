@@ -35,7 +35,7 @@ def limit_threads() -> None:
 
 
 def threads_per_job(jobs: int) -> int:
-    """Return the threads of each of several processes that share the cores; OMP_NUM_THREADS is the upper limit."""
+    """Return the number of threads for each of several processes that share the cores, at most OMP_NUM_THREADS."""
     share = max(1, available_cores() // jobs)
     with suppress(KeyError, ValueError):
         share = max(1, min(share, int(os.environ["OMP_NUM_THREADS"])))

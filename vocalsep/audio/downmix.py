@@ -22,7 +22,7 @@ from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 LEVEL = 0.5
 """Peak that recordings are brought to before parameters are estimated, as in training."""
 
-_CANCELLED = 0.01  # share of the channels' mean power; a mean of the channels with less is cancellation
+_CANCELLED = 0.01  # channels cancel each other if their mean has less than this share of their power
 _IN_MEMORY = 64 << 20  # bytes (17 minutes)
 _BLOCK_SECONDS = 10  # of a recording that are mixed at once
 _READ = 1 << 20  # samples at a time
@@ -34,11 +34,6 @@ class Downmix:
 
     Use `of_array` or `of_recording` to make one. Close it, or use it as a context manager, to remove its temporary
     file.
-
-    Parameters
-    ----------
-    blocks : iterable of ndarray, shape (n,)
-        All samples at `MODEL_SAMPLE_RATE`.
 
     Attributes
     ----------
@@ -81,7 +76,7 @@ class Downmix:
 
     @classmethod
     def of_array(cls, mono: Float32) -> Downmix:
-        """Return the downmix that a waveform of shape (samples,) at `MODEL_SAMPLE_RATE` is."""
+        """Return a downmix of a waveform, shape (samples,), that is at `MODEL_SAMPLE_RATE` already."""
         return cls([mono])
 
     @classmethod

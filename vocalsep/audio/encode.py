@@ -79,7 +79,7 @@ class SndfileEncoder:
         """Append samples of shape (channels, n)."""
         self._written += block.shape[1]
         if self._limit is not None and self._written > self._limit:
-            raise OSError("wav files of more than 4 GB need to be announced")
+            raise OSError("a wav file of more than 4 GB needs its length in advance")
         for start in range(0, block.shape[1], _BLOCK):
             piece = block[:, start : start + _BLOCK].T
             if self._bits is not None:

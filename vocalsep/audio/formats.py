@@ -26,7 +26,7 @@ _CAPACITIES: dict[str, tuple[int, range | tuple[int, ...]]] = {
     "m4a": (2, (*_MP3_RATES, 64000, 88200, 96000)),
 }
 
-# libsndfile's subtypes whose samples have more than 16 bits. All others, also the lossy ones, are served by 16.
+# libsndfile's subtypes of more than 16 bits; 16 bits are enough for all others, including the lossy ones.
 _DEPTHS = {"PCM_24": "24", "PCM_32": "float32", "FLOAT": "float32", "DOUBLE": "float32"}
 _LOSSLESS = ("pcm_", "flac", "alac", "ape", "wavpack", "tta", "truehd", "mlp")  # beginnings of FFmpeg's codec names
 

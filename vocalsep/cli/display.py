@@ -27,10 +27,10 @@ _STAGES_ADAPT = {"f0": (0.0, 0.1), "adaptation": (0.1, 0.65), "masks": (0.75, 0.
 class Display(Monitor):
     """Shows a run on stdout and stderr; errors name the flags of the command of `ctx`."""
 
-    def __init__(self, batch: BatchRun, ctx: click.Context) -> None:
-        self._batch, self._ctx = batch, ctx
-        self._single = len(batch.jobs) + len(batch.unreadable) == 1
-        self._stages = _STAGES_ADAPT if batch.options.separation.adapt else _STAGES
+    def __init__(self, run: BatchRun, ctx: click.Context) -> None:
+        self._run, self._ctx = run, ctx
+        self._single = len(run.jobs) + len(run.unreadable) == 1
+        self._stages = _STAGES_ADAPT if run.options.separation.adapt else _STAGES
         self._bar: Any = None
         self._amounts: dict[Path, float] = {}
         self._done = 0.0
@@ -49,7 +49,7 @@ class Display(Monitor):
         # None shows no bar if stderr is not a terminal; without any stderr tqdm would fail.
         self._bar = tqdm(total=1, leave=False, bar_format=_BAR, disable=None if sys.stderr else True, smoothing=0)
         if not self._bar.disable:
-            by_seconds = self._batch.processes == 1 and self._batch.batch.ray is None
+            by_seconds = self._run.processes == 1 and self._run.batch.ray is None
             self._amounts = {job.source: _seconds(job.source) if by_seconds else 1.0 for job in jobs}
             self._bar.total = sum(self._amounts.values()) or 1.0
 
@@ -83,7 +83,7 @@ class Display(Monitor):
         source, summary, seconds = printable(result.source), result.record["summary"], result.record["input"]["seconds"]
         for note in _notes(summary, seconds):
             click.echo(f"Note: {source}: {note}", err=True)
-        where = "Ray" if self._batch.batch.ray else self._batch.options.networks.device
+        where = "Ray" if self._run.batch.ray else self._run.options.networks.device
         click.echo(f"{source}: {seconds:.1f} s, separated in {result.elapsed:.1f} s on {where}")
         if summary["adaptation"]:
             click.echo(f"  {summary['adaptation']}")
@@ -113,10 +113,10 @@ def _seconds(source: Path) -> float:
         return 1.0
 
 
-def show_plan(batch: BatchRun, command: click.Command) -> None:
+def show_plan(run: BatchRun, command: click.Command) -> None:
     """Print what would be done with each recording."""
-    for job in batch.jobs:
-        source, result = printable(job.source), check(job, batch.options)
+    for job in run.jobs:
+        source, result = printable(job.source), check(job, run.options)
         if result is None:
             click.echo(f"{source}: would be separated")
             for path in job.targets.values():
@@ -125,5 +125,5 @@ def show_plan(batch: BatchRun, command: click.Command) -> None:
             click.echo(f"{source}: would fail: {sentence(result.error, command)}")
         else:
             click.echo(f"{source}: done before, would be skipped")
-    for folder, why in batch.unreadable.items():
+    for folder, why in run.unreadable.items():
         click.echo(f"{printable(folder)}: would fail: {why}")

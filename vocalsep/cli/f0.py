@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -17,9 +16,6 @@ from vocalsep.cli.options import (
     tracker_option,
     voices_option,
 )
-
-if TYPE_CHECKING:
-    from vocalsep.f0.tracks import F0Tracks
 
 
 @click.command(cls=Command)
@@ -63,7 +59,7 @@ def f0(
     """
     from vocalsep.audio import AudioReader
     from vocalsep.audio.downmix import Downmix
-    from vocalsep.errors import MissingExtraError, OptionError
+    from vocalsep.errors import MissingExtraError, OptionError, printable
     from vocalsep.f0.plot import save_plot
     from vocalsep.separation.separator import Separator
 
@@ -76,25 +72,21 @@ def f0(
     separator = Separator(device=device, tracker=tracker)
     with AudioReader(file) as reader, Downmix.of_recording(reader) as downmix:
         tracks = separator.track(downmix, guided, voices)
-        _write(tracks, table, per_voice, midi)
+        written = [table]
+        if per_voice:
+            written = tracks.to_csv_per_voice(table)
+        else:
+            tracks.to_csv(table)
+        if midi is not None:
+            tracks.to_midi(midi)
+            written.append(midi)
+        click.echo("\n".join(map(printable, written)))
         if picture:
             try:
                 save_plot(image, downmix, tracks)
-                click.echo(image)
+                click.echo(printable(image))
             except MissingExtraError as error:
                 click.echo(f"No picture: {error}", err=True)
-
-
-def _write(tracks: F0Tracks, table: Path, per_voice: bool, midi: Path | None) -> None:
-    if per_voice:
-        for path in tracks.to_csv_per_voice(table):
-            click.echo(path)
-    else:
-        tracks.to_csv(table)
-        click.echo(table)
-    if midi is not None:
-        tracks.to_midi(midi)
-        click.echo(midi)
 
 
 def _check_outputs(file: Path, outputs: list[Path], overwrite: bool) -> None:
