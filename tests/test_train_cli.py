@@ -66,7 +66,6 @@ class TestTrain:
         for name, tensor in start.tensors.items():
             torch.testing.assert_close(found.tensors[name], tensor, atol=1e-6, rtol=0)
 
-    @pytest.mark.slow
     def test_stems_decide_on_the_loss(self, tiny_model):
         losses = []
         for options in ([], ["--stems"]):
@@ -75,7 +74,6 @@ class TestTrain:
             losses.append(float(result.stdout.split("validation loss ")[1].split()[0]))
         assert abs(losses[0] - losses[1]) > 0.05
 
-    @pytest.mark.slow
     def test_the_best_weights_separate_and_a_run_is_not_overwritten(self, tiny_model):
         command = ["train", "estimator", "--singers", "singers:1", "-o", "run", "--init", tiny_model, *SHORT]
         result = succeeds(*command, "--seed", 7)
@@ -87,7 +85,6 @@ class TestTrain:
         assert "seed 7" in refused(*command, "--seed", 8, "--resume")
         succeeds(*command, "--seed", 7, "--resume")
 
-    @pytest.mark.slow
     def test_the_best_tracker_tracks(self, tiny_tracker):
         command = ["train", "tracker", "--singers", "singers", "--synthetic", 0, "--float32", "-o", "run"]
         succeeds(*command, "--init", tiny_tracker, *SHORT)
