@@ -24,7 +24,7 @@ class Hub:
         self.token: str | None = None
         """Token that every request needs, if any."""
         self.fault = ""
-        """Fault of all downloads: a status ("500"), "wrong" (other bytes), "truncate" or "hang" (half of the bytes)."""
+        """Fault of all downloads: a status ("500"), "truncate" or "hang" (half of the bytes)."""
         self.faults_left = 1_000_000
         self.requests: list[tuple[str, str]] = []
         """Method and path of each request."""
@@ -75,8 +75,6 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.isdigit():
             return self._send(int(fault), {})
         etag = hashlib.sha256(content).hexdigest()
-        if fault == "wrong":
-            content = bytes(byte ^ 1 for byte in content)
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
         headers = {"X-Repo-Commit": commit, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
         if start:

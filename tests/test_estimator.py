@@ -102,12 +102,6 @@ def test_gain_and_noise_are_bounded_about_the_level(mixture, bias, reached):
     assert (found.log_noise - level[..., None]).numpy() == pytest.approx(reached - 4, abs=1e-4)
 
 
-def test_lsfs_are_ordered_and_spaced(network, mixture):
-    lsf = estimate(network, 40 * mixture, f0_of(5)).lsf
-    edges = torch.cat([torch.zeros_like(lsf[..., :1]), lsf, torch.full_like(lsf[..., :1], math.pi)], dim=-1)
-    assert edges.diff(dim=-1).min() > 0.0099
-
-
 @pytest.mark.parametrize("size", [37, 200])
 def test_chunks_equal_the_whole(network, sing, size):
     f0 = f0_of(3, 400)
@@ -132,15 +126,6 @@ def test_a_frame_depends_on_no_more_than_its_reach(network):
     assert 200 - reach <= int(changed.min()) < 200 < int(changed.max()) <= min(200 + reach, frames - 1)
 
 
-@pytest.mark.parametrize("gain", [0.5, 0.1])
-def test_gains_follow_the_level_of_the_mixture(network, mixture, gain):
-    """Features are relative to the level, so even untrained gains follow it to 1 dB."""
-    f0 = f0_of(4)
-    reference, scaled = estimate(network, mixture, f0), estimate(network, gain * mixture, f0)
-    followed = (scaled.log_gain - reference.log_gain).mean()
-    assert float(followed) == pytest.approx(math.log(gain), abs=0.12)
-
-
 def test_features_other_than_the_level_do_not_depend_on_it(mixture):
     f0, config = torch.from_numpy(f0_of(4))[None], EstimatorConfig()
     one, level = extract(mixture, f0, config)
@@ -163,25 +148,18 @@ def test_gradients_reach_all_parameters(mixture):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("field", "values"),
     [
-        {"channels": 0},
-        {"channels": 100_000},
-        {"channels": "16"},
-        {"channels": 16.0},
-        {"channels": None},
-        {"order": 21},
-        {"kernel_size": 4},
-        {"dilations": 3},
-        {"dilations": ()},
-        {"dilations": (1, 0)},
-        {"dilations": (1,) * 33},
-        {"dilations": (math.inf,)},
-        {"n_mels": -1},
-        {"n_between": 100},
-        {"noise_bands": 1},
+        ("channels", (0, 100_000, "16", 16.0, None)),
+        ("order", (21,)),
+        ("kernel_size", (4,)),
+        ("dilations", (3, (), (1, 0), (1,) * 33, (math.inf,))),
+        ("n_mels", (-1,)),
+        ("n_between", (100,)),
+        ("noise_bands", (1,)),
     ],
 )
-def test_bad_configurations_are_refused(change):
-    with pytest.raises(ValueError, match="expected"):
-        EstimatorConfig(**change)
+def test_bad_configurations_are_refused(field, values):
+    for value in values:
+        with pytest.raises(ValueError, match="expected"):
+            EstimatorConfig(**{field: value})

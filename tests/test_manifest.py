@@ -87,28 +87,15 @@ def test_own_manifest(write, row):
         weights.load_checkpoint("default")
 
 
-def test_missing_manifest(tmp_path, monkeypatch):
+def test_missing_or_damaged_manifest(write, tmp_path, monkeypatch):
+    schemas = '{"schema": 3}', '{"checkpoints": []}', '{"schema": 2, "checkpoints": []}'
+    lists = '{"schema": 3, "checkpoints": ["x"]}', '{"schema": 3, "checkpoints": 5}'
+    for text in ("", "[]", "[" * 100_000, *schemas, *lists):
+        write(text)
+        with pytest.raises(WeightsError, match=r"manifest\.json"):
+            weights.manifest()
     monkeypatch.setenv("VOCALSEP_MANIFEST", str(tmp_path / "none.json"))
     with pytest.raises(WeightsError, match=r"none\.json"):
-        weights.manifest()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        '{"checkpoints": []}',
-        '{"schema": 2, "checkpoints": []}',
-        '{"schema": 3}',
-        '{"schema": 3, "checkpoints": ["x"]}',
-        '{"schema": 3, "checkpoints": 5}',
-        "[" * 100_000,
-    ],
-)
-def test_damaged_manifest(write, text):
-    write(text)
-    with pytest.raises(WeightsError, match=r"manifest\.json"):
         weights.manifest()
 
 

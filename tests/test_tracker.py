@@ -36,16 +36,8 @@ class TestConfig:
     @pytest.mark.parametrize(
         "change",
         [
-            {"channels": 5},
-            {"channels": ()},
-            {"channels": (8, 8, "8", 8)},
-            {"n_bins": 250},
-            {"n_bins": 0},
-            {"hidden": -8},
-            {"features": 4.5},
-            {"fmin": 0},
-            {"fmin": "62"},
-            {"harmonics": ()},
+            *({"channels": 5}, {"channels": ()}, {"channels": (8, 8, "8", 8)}, {"n_bins": 250}, {"n_bins": 0}),
+            *({"hidden": -8}, {"features": 4.5}, {"fmin": 0}, {"fmin": "62"}, {"harmonics": ()}),
             {"windows": (0.1, float("nan"))},
         ],
     )

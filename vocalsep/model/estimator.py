@@ -95,13 +95,7 @@ class Block(nn.Module):
 
 
 class Estimator(nn.Module):
-    """The network that estimates the parameters of every voice.
-
-    Parameters
-    ----------
-    config : EstimatorConfig, optional
-        Sizes of the network; the defaults if None.
-    """
+    """The network that estimates the parameters of every voice."""
 
     kind: ClassVar[str] = "estimator"
     Config: ClassVar[type] = EstimatorConfig
@@ -118,20 +112,7 @@ class Estimator(nn.Module):
         self.head = nn.Linear(width, 1 + self.config.order + 1 + self.config.noise_bands)
 
     def forward(self, mixture: Tensor, f0: Tensor) -> VoiceParameters:
-        """Estimate the parameters of every voice.
-
-        Parameters
-        ----------
-        mixture : Tensor, shape (batch, samples)
-            Mixture at 16 kHz.
-        f0 : Tensor, shape (batch, voices, frames)
-            F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
-
-        Returns
-        -------
-        VoiceParameters
-            Parameters, with the leading axis batch.
-        """
+        """Return the parameters of every voice in mixtures, shape (batch, samples); see `features.extract`."""
         features, log_level = extract(mixture, f0, self.config)
         y = self.head(self.norm(self.blocks(self.embed(features))))  # (batch, voices, frames, outputs)
         gain, spacings, noise = y.split([1, self.config.order + 1, self.config.noise_bands], dim=-1)

@@ -55,23 +55,10 @@ class FeatureConfig:
 
 
 def extract(mixture: Tensor, f0: Tensor, config: FeatureConfig) -> tuple[Tensor, Tensor]:
-    """Return the features of every voice in every frame.
+    """Return the features of every voice in every frame, and the log of the mixture's smoothed amplitude.
 
-    Parameters
-    ----------
-    mixture : Tensor, shape (..., samples)
-        Mixture at 16 kHz.
-    f0 : Tensor, shape (..., voices, frames)
-        F0 in Hz, 0 = unvoiced; frames = 1 + samples // 256.
-    config : FeatureConfig
-        Numbers of features.
-
-    Returns
-    -------
-    features : Tensor, shape (..., voices, frames, features)
-        Input of the estimator.
-    log_level : Tensor, shape (..., 1, frames)
-        Natural log of the mixture's smoothed amplitude.
+    The mixture at 16 kHz has the shape (..., samples) and f0 in Hz (..., voices, frames) with frames = 1 + samples //
+    256. The features have the shape (..., voices, frames, features), the log amplitude (..., 1, frames).
     """
     grid = StftGrid.of_duration(MODEL_SAMPLE_RATE)
     spectrum = power(mixture, grid).transpose(-1, -2)  # (..., frames, bins)

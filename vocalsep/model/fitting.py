@@ -62,19 +62,9 @@ _TINY = 1e-12
 
 
 def fit(parameters: VoiceParameters, waveform: Tensor) -> VoiceParameters:
-    """Return the parameters of voices fitted to a recording.
+    """Return parameters, without a batch, fitted to a recording at 16 kHz, shape (samples,).
 
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Estimated parameters, without a batch.
-    waveform : Tensor, shape (samples,)
-        The recording at 16 kHz.
-
-    Returns
-    -------
-    VoiceParameters
-        Parameters with f0 moved, `log_partials` for all harmonics below 8 kHz, and less noise.
+    F0 has moved, there is less noise, and `log_partials` are set for all harmonics below 8 kHz.
     """
     n_frames = min(parameters.n_frames, _GRID.n_frames(len(waveform)))
     n_harmonics = harmonic_count(parameters.f0, MODEL_SAMPLE_RATE / 2)
@@ -118,14 +108,9 @@ def _fit_chunk(
 def _with_moved_f0(path: F0Path, number: Tensor, weight: Tensor, frequency: Tensor) -> F0Path:
     """Return the path with f0 moved to where the phase of the recording turns at the frequencies of the harmonics.
 
-    Parameters
-    ----------
-    path : F0Path, shape (voices, frames)
-        Movement of f0.
-    number, weight : Tensor, shape (voices, frames, bins)
-        Number k of the harmonic in each bin, and its weight, to be lowered by its distance from `frequency`.
-    frequency : Tensor, shape (bins, frames)
-        Instantaneous frequency of the recording in Hz.
+    `number` is the number k of the harmonic in each bin, and `weight` the bin's weight, to be lowered by its distance
+    from the recording's instantaneous frequency in Hz. The latter has the shape (bins, frames), all others (voices,
+    frames, bins).
     """
     harmonic = number * path.centre[..., None]
     distance = frequency.T - harmonic

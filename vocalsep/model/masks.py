@@ -21,17 +21,9 @@ _FADE_FRAMES = 5
 
 
 def soft_masks(power: Tensor) -> Tensor:
-    """Return the share of each voice in the power of all voices.
+    """Return the share of each voice in the power of all voices, both of shape (..., voices, frequency bins, frames).
 
-    Parameters
-    ----------
-    power : Tensor, shape (..., voices, frequency bins, frames)
-        Expected power.
-
-    Returns
-    -------
-    Tensor, shape (..., voices, frequency bins, frames)
-        Masks in [0, 1]; their sum over voices is 1.
+    Masks are in [0, 1], and their sum over voices is 1.
 
     Examples
     --------
@@ -43,24 +35,10 @@ def soft_masks(power: Tensor) -> Tensor:
 
 
 def cut(waveform: Tensor, grid: StftGrid, n_voices: int, power: Callable[[int, int], Tensor]) -> Tensor:
-    """Return the stems that soft masks cut out of a mono recording.
+    """Return the stems, shape (voices, samples), that soft masks cut out of a waveform of shape (samples,).
 
-    Parameters
-    ----------
-    waveform : Tensor, shape (samples,)
-        The recording.
-    grid : StftGrid
-        Frames and bins of the masks.
-    n_voices : int
-        Number of stems.
-    power : callable
-        `power(first, last)` returns the expected power in frames first ... last - 1, shape (voices, frequency bins,
-        frames).
-
-    Returns
-    -------
-    Tensor, shape (voices, samples)
-        Stems; they add up to the recording.
+    The stems add up to the waveform. `power(first, last)` returns the expected power in frames first ... last - 1,
+    shape (voices, frequency bins, frames).
     """
     inverse = InverseStft(grid, (n_voices, len(waveform)), waveform.device)
     for first, last, *_ in chunks(grid.n_frames(len(waveform)), _CUT_FRAMES):
@@ -77,8 +55,7 @@ def near_notes(f0: Tensor, reach: int = _HOLD_FRAMES) -> Tensor:
 def residual_gate(f0: Tensor) -> Tensor:
     """Return the gain of the stems, shape (frames,): 1 near notes of any voice, 0 elsewhere, with short fades.
 
-    The rest of the recording, with a gain of 1 - gate, is the residual. `f0` is in Hz, shape (voices, frames), 0 =
-    unvoiced.
+    The rest of the recording, with a gain of 1 - gate, is the residual.
     """
     held = near_notes(f0).amax(dim=0)[None, None]
     faded = torch.nn.functional.avg_pool1d(

@@ -15,7 +15,7 @@ _FULL_SCALE = 1 - 2**-15  # the largest positive 16-bit sample
 
 
 class StemFormat(NamedTuple):
-    """Everything that the files of the stems of a recording have in common."""
+    """Format that the stems of a recording share."""
 
     format: str
     bit_depth: str
@@ -40,25 +40,8 @@ def rescaling_gain(peak: float, bit_depth: str) -> float:
 def encode(blocks: Iterable[Float32], paths: Sequence[Path], form: StemFormat, gain: float = 1.0) -> int:
     """Write stems, each to its file, and return the number of clipped samples.
 
-    No file is left behind if one of them cannot be written.
-
-    Parameters
-    ----------
-    blocks : iterable of ndarray, shape (stems, channels, samples)
-        The stems.
-    paths : sequence of Path
-        File of each stem.
-    form : StemFormat
-        Format of the files.
-    gain : float
-        Gain of all stems.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
-    OptionError
-        If the format cannot hold such audio.
+    Blocks have the shape (stems, channels, samples). No file is left behind if one of them cannot be written, which
+    raises `OutputError`, or `OptionError` if the format cannot hold such audio.
     """
     clamped = 0
     try:

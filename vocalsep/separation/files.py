@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -24,33 +24,18 @@ from vocalsep.separation.separator import Separator
 
 @dataclass(frozen=True)
 class StemSummary:
-    """Facts about the stems of a recording.
-
-    Parameters
-    ----------
-    seconds : float
-        Length of the recording.
-    sample_rate : int
-        Sample rate in Hz.
-    channels : int
-        Number of channels of the recording and of each stem.
-    bit_depth : str
-        Bit depth of the stems.
-    gain : float
-        Common gain of all stems; 1 unless they were turned down to fit into full scale.
-    clipped : int
-        Number of samples that were clipped, in all stems.
-    singing : dict of str to float
-        Share of the time that each voice sings, in [0, 1].
-    """
+    """Facts about the stems of a recording."""
 
     seconds: float
     sample_rate: int
     channels: int
     bit_depth: str
     gain: float
+    """Common gain of all stems; 1 unless they were turned down to fit into full scale."""
     clipped: int
+    """Number of samples that were clipped, in all stems."""
     singing: Mapping[str, float]
+    """Share of the time that each voice sings, in [0, 1]."""
 
 
 def write_stems(
@@ -67,30 +52,9 @@ def write_stems(
     The file is read twice, block by block. If the stems may have to be turned down, they are kept in an unnamed
     temporary file beside the targets until their peak is known.
 
-    Parameters
-    ----------
-    separator : Separator
-        The separator.
-    source : Path
-        Audio file.
-    targets : mapping of str to Path
-        File of each stem, by the names of `OutputOptions.files_of`; the format is that of `output`, whatever the
-        suffix.
-    options, output
-        How to separate, and how to write; `options.adapt` is left to the caller.
-    f0s : F0Tracks or array_like, optional
-        See `vocalsep.separate`.
-    progress : callable
-        Called with the stage ("reading", "f0", "masks", "writing") and the fraction that is done.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read.
-    OutputError
-        If a stem cannot be written.
-    F0Error, VoicesError, OptionError
-        If something else cannot be used.
+    `targets` are the files of the stems by the names of `OutputOptions.files_of`; `output` decides the format, not the
+    suffix. `options.adapt` is left to the caller. `AudioError` means that the file cannot be read, `OutputError` that a
+    stem cannot be written.
     """
     with (
         AudioReader(source) as reader,
@@ -114,9 +78,8 @@ def write_stems(
         gain = 1.0
         with ExitStack() as stack:
             if output.clip_mode == "rescale" and form.bit_depth != "float32":
-                spool = stack.enter_context(_Spool(paths[0].parent))
-                peak = spool.take(blocks)
-                gain, blocks = rescaling_gain(peak, form.bit_depth), spool.blocks(progress)
+                peak, blocks = stack.enter_context(_spooled(blocks, paths[0].parent, progress))
+                gain = rescaling_gain(peak, form.bit_depth)
             clipped = encode(blocks, paths, form, gain)
         return StemSummary(
             seconds=downmix.source_samples / reader.sample_rate,
@@ -140,46 +103,38 @@ def _with_the_rest(blocks: Iterable[Float32], index: int) -> Iterator[Float32]:
         yield np.stack([block[index], np.delete(block, index, axis=0).sum(axis=0)])
 
 
-class _Spool:
-    """Stems on disk, in a temporary file without a name, until their peak is known."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._shapes: list[tuple[int, ...]] = []
-
-    def __enter__(self) -> _Spool:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)
-        except OSError as error:
-            raise self._refusal(error) from error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def take(self, blocks: Iterable[Float32]) -> float:
-        """Store the stems and return their peak."""
+@contextmanager
+def _spooled(
+    blocks: Iterable[Float32], folder: Path, progress: ProgressCallback
+) -> Iterator[tuple[float, Iterator[Float32]]]:
+    """Store stems in a temporary file without a name; yield their peak and, once more, the stems."""
+    with ExitStack() as stack:
+        with _refusing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
         peak = 0.0
+        shapes: list[tuple[int, ...]] = []
         for block in blocks:
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
-            try:
-                self._file.write(np.ascontiguousarray(block).data)
-            except OSError as error:
-                raise self._refusal(error) from error
-            self._shapes.append(block.shape)
-        return peak
+            shapes.append(block.shape)
+            with _refusing(folder):
+                file.write(np.ascontiguousarray(block).data)
+        file.seek(0)
 
-    def blocks(self, progress: ProgressCallback) -> Iterator[Float32]:
-        """Yield the stems as they were stored."""
-        self._file.seek(0)
-        for done, shape in enumerate(self._shapes, 1):
-            size = int(np.prod(shape))
-            yield np.frombuffer(self._file.read(4 * size), dtype=np.float32).reshape(shape)
-            progress("writing", done / len(self._shapes))
+        def stored() -> Iterator[Float32]:
+            for done, shape in enumerate(shapes, 1):
+                yield np.frombuffer(file.read(4 * math.prod(shape)), dtype=np.float32).reshape(shape)
+                progress("writing", done / len(shapes))
 
-    def _refusal(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"{printable(self._folder)}: cannot be written ({reason(error)}); expected a folder with room for the "
-            "stems, twice for as long as they are written"
-        )
+        yield peak, stored()
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{printable(folder)}: cannot be written ({reason(error)}); expected a folder with room for the "
+            "stems, and for a second copy while they are written"
+        ) from error

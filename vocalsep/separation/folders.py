@@ -15,13 +15,7 @@ from vocalsep.f0.tracks import F0Tracks
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """Return the audio files of a folder by name without suffix, in order of name.
-
-    Raises
-    ------
-    AudioError
-        If the folder is missing or holds no audio, or two files have the same name.
-    """
+    """Return the audio files of a folder by name without suffix, in order of name."""
     try:
         paths = sorted(
             path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES and path.name[0] != "."
@@ -39,13 +33,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
 
 
 def read_stems(files: Mapping[str, Path]) -> tuple[dict[str, Float32], int]:
-    """Read audio files of one sample rate; return waveforms by name, and the rate in Hz.
-
-    Raises
-    ------
-    AudioError
-        If a file cannot be read or the rates differ.
-    """
+    """Read audio files of one sample rate; return waveforms by name, and the rate in Hz."""
     recordings = {name: read(path) for name, path in files.items()}
     rates = {recording.sample_rate for recording in recordings.values()}
     if len(rates) > 1:
@@ -55,23 +43,9 @@ def read_stems(files: Mapping[str, Path]) -> tuple[dict[str, Float32], int]:
 
 
 def f0_from_guides(folder: Path, names: Sequence[str] | None, crepe: Crepe) -> F0Tracks:
-    """Track the voices in a folder of guides.
+    """Track voices in a folder with a recording of each voice alone, in time with the ensemble.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder with a recording of each voice alone, in time with the ensemble.
-    names : sequence of str, optional
-        Voices to track, high to low. None takes all guides and orders them by their median f0.
-    crepe : Crepe
-        CREPE with its weights.
-
-    Raises
-    ------
-    AudioError
-        If a guide cannot be read.
-    F0Error
-        If a voice has no guide.
+    `names` are the voices to track, high to low; None takes all guides and orders them by their median f0.
     """
     files = audio_files(folder)
     missing = [name for name in names or [] if name not in files]

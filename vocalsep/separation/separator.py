@@ -190,43 +190,37 @@ class Separator:
         residual: bool = SeparationOptions.residual,
         progress: ProgressCallback = no_progress,
     ) -> Iterator[Float32]:
-        """Yield the stems of a recording of any length, block by block.
+        """Yield the stems of a recording of any length, block by block, shape (stems, channels, samples).
 
         Parameters
         ----------
         recording : Recording
             The recording at its own sample rate, with all its channels.
-        downmix : Downmix
-            Downmix of the same recording.
-        tracks : F0Tracks
-            F0 of the voices on its 16-ms grid.
+        downmix, tracks : Downmix, F0Tracks
+            Its downmix, and the f0 of its voices on the 16-ms grid.
         residual : bool
             Add the residual as the last stem.
         progress : callable
             Called with "masks" and the fraction that is done.
 
-        Yields
-        ------
-        ndarray, shape (stems, channels, samples)
-
         Raises
         ------
         AudioError
-            If the recording cannot be read, or is not the one of the downmix.
+            If the recording cannot be read, or has changed since its downmix was made.
         """
         grid = StftGrid.of_duration(recording.sample_rate)
         n_frames = min(grid.n_frames(downmix.source_samples), tracks.n_frames)
         gate = residual_gate(torch.from_numpy(tracks.frequencies)) if residual else None
         samples = 0
-        for chunk in recorded_chunks(recording, grid, n_frames):
+        for chunk, waveform in recorded_chunks(recording, grid, n_frames):
             parameters = self.parameters(
                 downmix, tracks, chunk.first - PARAMETER_CONTEXT, chunk.last + PARAMETER_CONTEXT
             )
             with torch.inference_mode():
-                stems = cut_stems(chunk, parameters, grid, use_phase=self.fitting, gate=gate)
-            samples += chunk.samples
+                stems = cut_stems(chunk, waveform, parameters, grid, use_phase=self.fitting, gate=gate)
+            samples += stems.shape[-1]
             yield stems
-            progress("masks", chunk.last / n_frames)
+            progress("masks", min(1.0, samples / downmix.source_samples))
         if samples != downmix.source_samples:
             raise AudioError(
                 f"the recording had {downmix.source_samples} samples when f0 was tracked, but now has another number; "

@@ -7,7 +7,6 @@ context is longer than anything that a stem depends on, so chunks give the same 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from vocalsep.audio import Float32
 from vocalsep.audio.recording import Recording
-from vocalsep.dsp.chunks import with_context
+from vocalsep.dsp.chunks import Chunk, chunks, with_context
 from vocalsep.dsp.stft import InverseStft, StftGrid, instantaneous_frequency, stft
 from vocalsep.model.masks import soft_masks
 from vocalsep.model.synthesizer import VoiceParameters, voice_power
@@ -30,40 +29,21 @@ _MASK_FRAMES = 5  # before and after a chunk whose windows reach into it
 _BINS_AT_ONCE = 200_000  # bins times frames for which masks are in memory at once: a second at 48 kHz
 
 
-class RecordedChunk(NamedTuple):
-    """A chunk of a recording at its own sample rate."""
+def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iterator[tuple[Chunk, Float32]]:
+    """Yield the chunks of a recording of `n_frames` frames, each with its samples, shape (channels, samples).
 
-    waveform: Float32
-    """Shape (channels, context + samples + context); zeros before the start and after the end of the recording."""
-    first: int
-    """Index of the chunk's first frame in the recording."""
-    last: int
-    """Index of the frame after its last one."""
-    samples: int
-    """Samples of the chunk without context."""
-
-
-def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iterator[RecordedChunk]:
-    """Yield a recording of `n_frames` frames chunk by chunk."""
+    The samples begin at the frame `chunk.low`, and include the context.
+    """
     context = round(CONTEXT_FRAMES * grid.hop_length)
-    first = 0
-    for before, (block,), after in with_context(recording.blocks(round(CHUNK_FRAMES * grid.hop_length)), 1, 1):
-        waveform = np.zeros((recording.channels, context + block.shape[1] + context), dtype=np.float32)
-        waveform[:, context:-context] = block
-        if before:
-            waveform[:, :context] = before[0][:, -context:]
-        if after:
-            head = after[0][:, :context]
-            waveform[:, -context:][:, : head.shape[1]] = head
-        last = min(first + CHUNK_FRAMES, n_frames)
-        if last <= first:  # the recording has grown since it was tracked
-            return
-        yield RecordedChunk(waveform, first, last, block.shape[1])
-        first = last
+    blocks = with_context(recording.blocks(round(CHUNK_FRAMES * grid.hop_length)), 1, 1)
+    for chunk, (before, own, after) in zip(chunks(n_frames, CHUNK_FRAMES, CONTEXT_FRAMES), blocks, strict=False):
+        parts = [block[:, -context:] for block in before] + own + [block[:, :context] for block in after]
+        yield chunk, np.concatenate(parts, axis=1)
 
 
 def cut_stems(
-    chunk: RecordedChunk,
+    chunk: Chunk,
+    samples: Float32,
     parameters: VoiceParameters,
     grid: StftGrid,
     *,
@@ -74,35 +54,36 @@ def cut_stems(
 
     Parameters
     ----------
-    chunk : RecordedChunk
-        The chunk with its context.
+    chunk : Chunk
+        Frames of the chunk.
+    samples : ndarray, shape (channels, samples)
+        Samples of the chunk and of its context.
     parameters : VoiceParameters
         Parameters of its voices, with `PARAMETER_CONTEXT` frames before and after it where the recording has them.
     grid : StftGrid
         STFT grid of the masks.
     use_phase : bool
-        Compare the recording's instantaneous frequency with the harmonics; see `synthesizer.spectrogram.agreement`.
+        Compare the recording's instantaneous frequency with the harmonics; see `synthesizer.lobes.agreement`.
     gate : Tensor, shape (frames of the recording,), optional
         1 where the voices own the sound, 0 where it goes to the residual stem.
 
     Returns
     -------
-    ndarray, shape (stems, channels, samples)
+    ndarray, shape (stems, channels, samples of the chunk)
         One stem for each voice and, with a gate, the residual.
     """
     device = parameters.f0.device
     first_parameter = max(0, chunk.first - PARAMETER_CONTEXT)
     low = max(first_parameter, chunk.first - _MASK_FRAMES)
     high = min(first_parameter + parameters.n_frames, chunk.last + _MASK_FRAMES)
-    origin = chunk.first - CONTEXT_FRAMES  # the frame at the waveform's first sample
-    waveform = torch.from_numpy(chunk.waveform).to(device)
+    waveform = torch.from_numpy(samples).to(device)
     mono = waveform.mean(dim=0)
     n_stems = parameters.f0.shape[0] + (gate is not None)
     inverses = [InverseStft(grid, (n_stems, waveform.shape[-1]), device) for _ in waveform]
     step = max(1, _BINS_AT_ONCE // grid.n_bins)
     for start in range(low, high, step):
         stop = min(start + step, high)
-        local = start - origin, stop - origin
+        local = start - chunk.low, stop - chunk.low
         frequency = instantaneous_frequency(mono, grid, *local) if use_phase else None
         power = voice_power(
             parameters, grid, start - first_parameter, stop - first_parameter, instantaneous_frequency=frequency
@@ -113,7 +94,7 @@ def cut_stems(
             masks = torch.cat([masks * owned, (1 - owned).expand(1, *masks.shape[1:])])
         for channel, inverse in zip(waveform, inverses, strict=True):
             inverse.add(masks * stft(channel, grid, *local), local[0])
-    context = round(CONTEXT_FRAMES * grid.hop_length)
-    inner = slice(context, context + chunk.samples)
+    first_sample = round(chunk.inner.start * grid.hop_length)
+    inner = slice(first_sample, first_sample + round(CHUNK_FRAMES * grid.hop_length))
     stems: Float32 = torch.stack([inverse.result(inner) for inverse in inverses], dim=1).cpu().numpy()
     return stems

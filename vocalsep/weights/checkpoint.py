@@ -32,23 +32,13 @@ class Checkpoint(NamedTuple):
 def read_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
     """Read the checkpoint in a folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of the checkpoint.
-    sha256 : str, optional
-        Expected SHA-256 of model.safetensors.
-
-    Raises
-    ------
-    WeightsError
-        If a file is missing or damaged, or has another SHA-256.
+    A file that is missing or damaged, or another `sha256` of model.safetensors, raises `WeightsError`.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    config = read_config(folder)
+    config = _read_config(folder / CONFIG)
     path = folder / TENSORS
     content = _read(path)
     found = hashlib.sha256(content).hexdigest()
@@ -64,15 +54,7 @@ def read_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
     return Checkpoint(config, tensors)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read config.json.
-
-    Raises
-    ------
-    WeightsError
-        If it is missing, not JSON, or does not name a kind of network.
-    """
-    path = folder / CONFIG
+def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
@@ -88,23 +70,10 @@ def file_sha256(folder: Path) -> str:
 
 
 def save_checkpoint(folder: str | os.PathLike[str], network: nn.Module, card: str | None = None) -> None:
-    """Write a network as a checkpoint folder.
+    """Write a network, with the attributes `kind` and `config`, as a checkpoint folder; its files are replaced.
 
-    Each file is written completely or not at all. The weights come last.
-
-    Parameters
-    ----------
-    folder : str or path
-        Folder of the checkpoint; created if needed, and files in it are replaced.
-    network : Module
-        Network with the attributes `kind` and `config`, as in `load_network`.
-    card : str, optional
-        Model card, the content of README.md; None writes no README.md.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
+    `card` is the content of README.md, which is not written without it. Each file is written completely or not at all,
+    the weights last.
     """
     from safetensors.torch import save
 

@@ -15,17 +15,7 @@ from vocalsep.weights.checkpoint import CARD, CONFIG, TENSORS
 def download(repository: str, revision: str | None = None) -> Path:
     """Return the folder of a checkpoint in the cache; download the files that are missing.
 
-    Parameters
-    ----------
-    repository : str
-        Owner and name, such as "owner/repo".
-    revision : str, optional
-        Branch, tag or commit; None stands for the main branch.
-
-    Raises
-    ------
-    WeightsError
-        If the files cannot be downloaded.
+    `repository` is "owner/repo", `revision` a branch, tag or commit; None stands for the main branch.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
@@ -44,13 +34,7 @@ def download(repository: str, revision: str | None = None) -> Path:
 
 
 def cached(repository: str, revision: str | None = None) -> Path:
-    """Return the folder of a checkpoint in the cache; nothing is downloaded.
-
-    Raises
-    ------
-    WeightsError
-        If it is not there.
-    """
+    """Return the folder of a checkpoint in the cache; nothing is downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, TENSORS, revision=revision)

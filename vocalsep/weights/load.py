@@ -1,5 +1,9 @@
 """Checkpoints by name, from a folder or from the Hub, and networks with their weights.
 
+`model` is a name in the manifest, a checkpoint folder, or a repository on the Hub, "owner/repo" or
+"owner/repo@revision". A checkpoint that is unknown, cannot be downloaded, is damaged, or is made for another version of
+vocalsep raises `WeightsError`.
+
 A checkpoint of the manifest is used only if its SHA-256 is right. A repository that is not in the manifest is loaded
 unverified; name a commit as its revision to get the same content each time.
 """
@@ -43,18 +47,7 @@ class NetworkType(Protocol[Network]):
 
 
 def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
-    """Load a checkpoint.
-
-    Parameters
-    ----------
-    model : str or path
-        Name in the manifest, checkpoint folder, or repository on the Hub: "owner/repo" or "owner/repo@revision".
-
-    Raises
-    ------
-    WeightsError
-        If the checkpoint is unknown, cannot be downloaded, is damaged, or is made for another version.
-    """
+    """Load a checkpoint."""
     entry = _entry(model)
     return read_checkpoint(_locate(model, hub.download), None if entry is None else entry.sha256)
 
@@ -62,19 +55,7 @@ def load_checkpoint(model: str | os.PathLike[str]) -> Checkpoint:
 def load_network(model: str | os.PathLike[str], network_type: NetworkType[Network], device: Any = "cpu") -> Network:
     """Load a network for inference, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    model : str or path
-        See `load_checkpoint`.
-    network_type : type
-        Class of the network. It has the class attributes `kind` and `Config`, and its instances have `config`.
-    device : str or torch.device
-        Device of the network.
-
-    Raises
-    ------
-    WeightsError
-        As `load_checkpoint`, and if the checkpoint is one of another network or its tensors do not fit.
+    A checkpoint of another kind of network, or with tensors that do not fit, raises `WeightsError` too.
     """
     config, tensors = load_checkpoint(model)
     kind = config.pop("network")
@@ -91,25 +72,13 @@ def load_network(model: str | os.PathLike[str], network_type: NetworkType[Networ
 
 
 def checkpoint_sha256(model: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of model.safetensors, which for a name in the manifest is the only one that is accepted.
-
-    Raises
-    ------
-    WeightsError
-        If the checkpoint is unknown, cannot be downloaded or cannot be read.
-    """
+    """Return the SHA-256 of model.safetensors, which for a name in the manifest is the only one that is accepted."""
     entry = _entry(model)
     return file_sha256(_locate(model, hub.download)) if entry is None else entry.sha256
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a checkpoint on this machine; nothing is downloaded.
-
-    Raises
-    ------
-    WeightsError
-        If the checkpoint is unknown or not on this machine.
-    """
+    """Return the folder of a checkpoint on this machine; nothing is downloaded."""
     return _locate(model, hub.cached)
 
 

@@ -24,56 +24,33 @@ _PACKAGE = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Entry:
-    """One checkpoint of the manifest.
+    """One checkpoint of the manifest. `ValueError` is raised if a value is not of the form below.
 
-    Parameters
-    ----------
-    name : str
-        Name of the checkpoint; a bundled one lies in `vocalsep/checkpoints/<name>`.
-    network : str
-        Kind of network: "estimator", "tracker" or "crepe".
-    size : int
-        Size of model.safetensors in bytes.
-    sha256 : str
-        SHA-256 of model.safetensors in hexadecimal digits.
-    bundled : bool
-        True if the checkpoint is part of the package.
-    repository : str or None
-        Owner and name of its repository on the Hub.
-    revision : str or None
-        Commit in that repository.
-    vocalsep : str
-        Versions of vocalsep that can load it, such as ">=0.1,<0.3".
-    licence : str
-        Licence of the weights.
-    credit : str
-        Authors of the weights and of the data they were trained on.
-    source : str
-        Commands that make the checkpoint.
-    scores : mapping
-        Measured quality, with the conditions; empty if there is none.
-    details : mapping
-        All other keys of the entry, such as the seed and the training time.
-
-    Raises
-    ------
-    ValueError
-        If a value is not of this form.
+    Size and SHA-256 are those of model.safetensors.
     """
 
     name: str
     network: str
+    """Kind of network: "estimator", "tracker" or "crepe"."""
     size: int
     sha256: str
     bundled: bool
+    """True if the checkpoint is part of the package, in `vocalsep/checkpoints/<name>`."""
     repository: str | None
+    """Owner and name of its repository on the Hub."""
     revision: str | None
+    """Commit in that repository, 40 hexadecimal digits."""
     vocalsep: str
+    """Versions of vocalsep that can load it, such as ">=0.1,<0.3"."""
     licence: str
     credit: str
+    """Authors of the weights and of the data they were trained on."""
     source: str
+    """Commands that make the checkpoint."""
     scores: Mapping[str, Any] = field(default_factory=dict)
+    """Measured quality, with the conditions; empty if there is none."""
     details: Mapping[str, Any] = field(default_factory=dict)
+    """All other keys of the entry, such as the seed and the training time."""
 
     def __post_init__(self) -> None:
         for key in ("name", "network", "sha256", "vocalsep", "licence", "credit", "source"):
@@ -103,14 +80,8 @@ class Entry:
 
 
 def manifest() -> Mapping[str, Entry]:
-    """Return the checkpoints of the manifest by name.
-
-    Raises
-    ------
-    WeightsError
-        If the manifest is missing or damaged.
-    """
-    path = manifest_path()
+    """Return the checkpoints of the manifest by name; a missing or damaged manifest raises `WeightsError`."""
+    path = _path()
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(table, dict) or table.get("schema") != SCHEMA:
@@ -125,8 +96,7 @@ def manifest() -> Mapping[str, Entry]:
     return {entry.name: entry for entry in entries}
 
 
-def manifest_path() -> Path:
-    """Return the path of the manifest."""
+def _path() -> Path:
     own = os.environ.get("VOCALSEP_MANIFEST")
     if own:
         return Path(own)

@@ -58,17 +58,8 @@ def log_magnitude(lsf: Tensor, omega: Tensor) -> Tensor:
 def lsf_from_logits(logits: Tensor, min_spacing: float) -> Tensor:
     """Return LSFs from unconstrained numbers: the cumulative sum of their softmax, scaled to (0, pi).
 
-    Parameters
-    ----------
-    logits : Tensor, shape (..., order + 1)
-        Logits of the spacings from 0 through the LSFs to pi.
-    min_spacing : float
-        Least distance between two neighbours in rad; it bounds the sharpness of resonances.
-
-    Returns
-    -------
-    Tensor, shape (..., order)
-        LSFs in (0, pi), increasing.
+    The logits, shape (..., order + 1), are those of the spacings from 0 through the LSFs to pi. Neighbours are at least
+    `min_spacing` rad apart, which bounds the sharpness of resonances.
     """
     parts = logits.shape[-1]
     spacing = min_spacing + (math.pi - parts * min_spacing) * torch.softmax(logits, dim=-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,28 +25,16 @@ def harmonic_count(f0: Tensor, nyquist: float) -> int:
     return max(1, math.ceil(nyquist / float(voiced.min())) - 1) if voiced.numel() else 1
 
 
-@lru_cache(maxsize=8)
 def noise_points(n_points: int) -> Tensor:
-    """Return the frequencies in Hz at which the noise is given: equally spaced in mel from 0 to 8 kHz."""
+    """Return the frequencies in Hz at which the noise is estimated: equally spaced in mel from 0 to 8 kHz."""
     return mel_points(n_points, 0.0, MODEL_SAMPLE_RATE / 2)
 
 
 def interpolate(values: Tensor, points: Tensor, frequency: Tensor) -> Tensor:
     """Interpolate linearly between frequencies; beyond the outer points the first or last value holds.
 
-    Parameters
-    ----------
-    values : Tensor, shape (..., points)
-        Values at `points`.
-    points : Tensor, shape (points,)
-        Frequencies in Hz, increasing.
-    frequency : Tensor, shape (bins,)
-        Frequencies in Hz to interpolate to.
-
-    Returns
-    -------
-    Tensor, shape (..., bins)
-        Values at `frequency`.
+    `values`, shape (..., points), belong to the increasing frequencies `points`. The result has the shape (..., bins),
+    with a value for each `frequency`.
     """
     points, frequency = points.to(values), frequency.to(values)
     right = torch.searchsorted(points, frequency).clamp(1, len(points) - 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from vocalsep.dsp.stft import StftGrid
 
 _REACH = 2
-"""Frames on each side whose f0 counts: the window of 128 ms reaches 4 frames of 16 ms, but hardly weighs the outer."""
+"""Frames on each side whose f0 counts. The window of 128 ms reaches 4, of which the outer ones have little weight."""
 # Energy of a squared Hann window of 8 hops in the hops around its centre: cos^4(pi m / 8).
 _WEIGHTS = tuple(math.cos(math.pi * m / 8) ** 4 for m in range(-_REACH, _REACH + 1))
 _GLIDE_HOPS = 4.0
@@ -107,18 +107,10 @@ class Lobes(NamedTuple):
 def harmonic_lobes(
     path: F0Path, grid: StftGrid, n_harmonics: int, instantaneous_frequency: Tensor | None = None
 ) -> Lobes:
-    """Return the lobes of the harmonics of voices.
+    """Return the lobes of the first `n_harmonics` harmonics of voices on a grid with a hop of 16 ms.
 
-    Parameters
-    ----------
-    path : F0Path
-        Movement of f0.
-    grid : StftGrid
-        Bins; the hop must be 16 ms.
-    n_harmonics : int
-        Number of harmonics of each voice.
-    instantaneous_frequency : Tensor, shape (..., frequency bins, frames), optional
-        Instantaneous frequency of a recording in Hz; lobes are then weighted by their `agreement` with it.
+    With the instantaneous frequency of a recording in Hz, shape (..., frequency bins, frames), they are weighted by
+    their `agreement` with it.
     """
     bin_width = grid.sample_rate / grid.n_fft
     window_bins = grid.win_length / grid.n_fft  # bins of the window in a bin of the transform
@@ -142,17 +134,8 @@ def agreement(lobes: Lobes, path: F0Path, instantaneous_frequency: Tensor) -> Te
     own frequency, or at that of a stronger neighbour. The agreement is a Gaussian of the distance between the
     instantaneous frequency and k f0, with a floor for bins in which several harmonics beat.
 
-    Parameters
-    ----------
-    lobes, path : Lobes, F0Path
-        Lobes of the voices, and the movement of f0 that they are made from.
-    instantaneous_frequency : Tensor, shape (..., frequency bins, frames)
-        Instantaneous frequency of the recording in Hz; see `dsp.stft.instantaneous_frequency`.
-
-    Returns
-    -------
-    Tensor, shape (..., voices, frames, bins)
-        Agreement in (0, 1].
+    `path` is the movement of f0 that the lobes are made from, and the instantaneous frequency has the shape (...,
+    frequency bins, frames). The agreement is in (0, 1], with the shape of the lobes.
     """
     distance = instantaneous_frequency.transpose(-1, -2)[..., None, :, :] - lobes.number * path.centre[..., None]
     # Both deviations grow with the number of the harmonic.

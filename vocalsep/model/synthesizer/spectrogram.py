@@ -69,12 +69,8 @@ def harmonic_power(
 ) -> Tensor:
     """Return the expected power of harmonics, shape (..., voices, frequency bins, frames); see `voice_power`.
 
-    Parameters
-    ----------
-    log_amplitude : Tensor, shape (..., voices, frames, harmonics)
-        ln a_k of the frames to compute; the power is differentiable in it.
-    f0 : Tensor, shape (..., voices, all frames)
-        F0 in Hz, 0 = unvoiced.
+    `log_amplitude` is ln a_k of the frames to compute, shape (..., voices, frames, harmonics), and the power is
+    differentiable in it. `f0`, shape (..., voices, all frames), is in Hz.
     """
     with torch.no_grad():
         path = f0_path(f0, first, last, step)
@@ -107,24 +103,10 @@ def voice_power(
     *,
     instantaneous_frequency: Tensor | None = None,
 ) -> Tensor:
-    """Return the expected power spectrogram of each voice.
+    """Return the expected power spectrogram of each voice, shape (..., voices, frequency bins, frames).
 
-    Parameters
-    ----------
-    parameters : VoiceParameters
-        Parameters of all frames.
-    grid : StftGrid
-        Bins.
-    first, last : int
-        Frames to compute (all by default).
-    instantaneous_frequency : Tensor, shape (..., frequency bins, frames), optional
-        Instantaneous frequency in Hz of a recording from which masks are to cut the voices. Each harmonic is then
-        weighted by its agreement with the recording; see `lobes.agreement`.
-
-    Returns
-    -------
-    Tensor, shape (..., voices, frequency bins, frames)
-        Expected power.
+    With the instantaneous frequency in Hz of the recording that masks are to cut the voices from, shape (..., frequency
+    bins, frames), each harmonic is weighted by its agreement with the recording; see `lobes.agreement`.
     """
     return voice_powers(parameters, (grid,), first, last, instantaneous_frequency=(instantaneous_frequency,))[0]
 
