@@ -57,7 +57,7 @@ def voices_option(sources: str = "--f0 or --guides") -> Callable[[Function], Fun
     )
 
 
-def weights_option(*names: str, default: str, help: str) -> Callable[[Function], Function]:
+def _weights_option(*names: str, default: str, help: str) -> Callable[[Function], Function]:
     """Return an option that takes the name, folder or Hub repository of weights."""
     return click.option(
         *names, default=default, show_default=True, metavar="NAME", shell_complete=complete_weights, help=help
@@ -77,16 +77,16 @@ guides_option = click.option(
     help="Folder with a recording of each voice alone (soprano.wav, ...), in time with the choir: a rehearsal take or "
     "a played line. CREPE tracks f0 in them.",
 )
-model_option = weights_option(
+model_option = _weights_option(
     "-n",
     "--model",
     default=NetworkOptions.model,
     help="Weights: a name from `vocalsep models list`, a checkpoint folder, or owner/repo[@revision] on the Hub.",
 )
-tracker_option = weights_option(
+tracker_option = _weights_option(
     "--tracker", default=NetworkOptions.tracker, help="Weights of the f0 tracker; see `vocalsep models -h`."
 )
-crepe_option = weights_option(
+crepe_option = _weights_option(
     "--crepe",
     default=NetworkOptions.crepe,
     help="Weights of CREPE, which tracks f0 in single voices; see `vocalsep models -h`.",
