@@ -130,10 +130,10 @@ class TrainedNetworks:
         if run.seconds is not None:
             training = shortened(training, run.seconds)
         how = NETWORKS[run.network]
+        options = TrainingOptions(steps=run.steps, learning_rate=how.learning_rate, seed=run.seed)
         run.write(folder)
         torch.manual_seed(run.seed)
         network = how.network(how.network.Config()).to(self.separator.device)
-        options = TrainingOptions(steps=run.steps, learning_rate=how.learning_rate, seed=run.seed)
         sources = singer_sources(training, held_out, f0_errors=how.f0_errors)
         trainer = Trainer(options, network, how.loss, *sources, folder)
         if has_run(folder):
