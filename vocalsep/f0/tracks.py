@@ -258,9 +258,10 @@ class F0Tracks:
 def to_numbers(values: ArrayLike, parameter: str) -> NDArray[np.float32]:
     """Return a copy of values as an array."""
     try:
-        return np.array(values, dtype=np.float32)
+        numbers = np.asarray(values, dtype=np.float32)  # np.array warns about tensors
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a tensor that requires gradients
         raise F0Error(
             f"{parameter} cannot be read as numbers ({one_line(str(error))}); expected shape (voices, frames)",
             parameter=parameter,
         ) from error
+    return np.array(numbers, dtype=np.float32)
