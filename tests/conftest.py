@@ -1,5 +1,11 @@
 """Fixtures that many tests share."""
 
+# ruff: noqa: E402
+
+from vocalsep.threads import limit_threads
+
+limit_threads()  # before torch is imported, as the command line does: the tests then pass quickly on a busy machine
+
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
