@@ -126,8 +126,21 @@ class TestObstacles:
     def test_stems_made_with_other_options(self, done, options):
         assert next(iter(options)) in self.refused(**options)
 
+    def test_overwriting_leaves_no_stem_of_the_earlier_run(self, done):
+        Path("out/a/notes.wav").write_bytes(b"not a stem")
+        assert separate(overwrite=True, two_stems="alto").status == "done"
+        assert sorted(path.name for path in Path("out/a").glob("*.wav")) == ["alto.wav", "no_alto.wav", "notes.wav"]
+        assert separate(overwrite=True, format="flac").status == "done"
+        assert [path.name for path in Path("out/a").glob("*.wav")] == ["notes.wav"]
+
+    def test_a_stem_that_was_edited_is_kept(self, done):
+        with Path("out/a/soprano.wav").open("ab") as file:
+            file.write(b"edited")
+        assert separate(overwrite=True, two_stems="alto").status == "done"
+        assert Path("out/a/soprano.wav").exists()
+
     def test_stems_made_with_other_weights(self, done, tiny_model):
-        assert "estimator" in self.refused(model=tiny_model)
+        assert "other weights" in self.refused(model=tiny_model)
 
     def test_stems_made_by_another_version(self, done):
         change("setup", "vocalsep", value="0.0.9")

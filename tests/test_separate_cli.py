@@ -130,7 +130,7 @@ class TestOneRecording:
             (["choir.wav", "--f0", "f0.csv", "--voices", "SMA"], "mezzo"),
             (["choir.wav", "--voices", "XYZ"], "SATB"),
             (["choir.wav", "--f0", "short.csv"], "frames"),
-            (["choir.wav", "--format", "mp3", "--int24"], "--int24"),
+            (["choir.wav", "--format", "mp3", "--int24"], "'24'"),
             (["choir.wav", "--filename", "../{stem}.{ext}"], "--filename"),
             (["choir.wav", "stems/choir.wav"], "--filename"),
             (["choir.wav", "--two-stems", "lead"], "--two-stems"),

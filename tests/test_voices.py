@@ -58,7 +58,7 @@ def test_letters_and_names_in_a_list_are_parts(voices):
         ("  ", "letters"),
         (",", "1 to 16"),
         ([], "1 to 16"),
-        ("SXTB", "SMATRB"),
+        ("SXTB", "mezzo"),
         ("lead", "letters"),
         ("3.5", "letters"),
         ("9" * 5000, "letters"),

@@ -183,11 +183,12 @@ class OutputOptions:
         """
         if self.two_stems is None:
             return list(stems)
-        if self.two_stems not in stems:
+        name = {stem.casefold(): stem for stem in stems}.get(self.two_stems.casefold())
+        if name is None:
             raise VoicesError(
-                f"two_stems is {shown(self.two_stems)}; expected one of {', '.join(stems)}", parameter="two_stems"
+                f"there is no voice {shown(self.two_stems)}; the voices are {', '.join(stems)}", parameter="two_stems"
             )
-        return [self.two_stems, f"no_{self.two_stems}"]
+        return [name, f"no_{name}"]
 
     def depth(self, recorded: str) -> str:
         """Return the bit depth of the stems of a recording whose own depth is `recorded`.

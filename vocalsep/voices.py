@@ -149,9 +149,10 @@ def _parse_text(text: str) -> list[Voice]:
     if "," in text or "=" in text or text.lower() in _PART_OF_NAME:
         return [_parse_name(item) for item in text.split(",") if item.strip()]
     if not text or not set(text.upper()) <= set(PARTS):
+        letters = ", ".join(f"{letter} {part.name}" for letter, part in PARTS.items())
         raise _error(
-            f"voices is {shown(text)}; expected part letters out of {''.join(PARTS)}, such as SATB, a number, or "
-            "names with commas between them"
+            f"voices is {shown(text)}; expected part letters ({letters}), such as SATB, a number, or names with commas "
+            "between them"
         )
     return [PARTS[letter] for letter in text.upper()]
 

@@ -106,7 +106,7 @@ def _check_is_file(path: Path) -> None:
     except FileNotFoundError:
         raise AudioError("no such file; expected an audio file") from None
     if not stat.S_ISREG(found.st_mode):
-        raise AudioError("is a folder or a device; expected an audio file")
+        raise AudioError(f"is a {'folder' if path.is_dir() else 'device'}; expected an audio file")
     if not found.st_size:
         raise AudioError("is empty (0 bytes); expected an audio file")
 

@@ -4,7 +4,7 @@ Stems are written under hidden temporary names in their folder (`.alto.wav.part`
 into place in this order:
 
 1. write the record (see `vocalsep.batch.record`) as `.separation.json.part`;
-2. remove an old `separation.json`;
+2. remove an old `separation.json`, and the stems that only it lists;
 3. rename the stems;
 4. rename the record to `separation.json`.
 
@@ -112,7 +112,7 @@ def check(job: Job, options: JobOptions) -> Result | None:
     """Return the result of a recording that is done or cannot be separated, None for one to separate."""
     try:
         if not os.path.isfile(job.source):  # noqa: PTH113 (False for a name that no file can have)
-            raise AudioError(f"{printable(job.source)}: no such file; expected an audio file")
+            raise AudioError(f"{printable(job.source)}: no such file or folder; expected an audio file")
         if options.overwrite:
             return None
         record, interrupted = read_record(job.record), read_record(part_path(job.record))
@@ -199,10 +199,23 @@ def _commit(job: Job, record: Record) -> None:
     new = _new(job)
     new.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
     new.replace(part)  # an older one may still list stems in place, so it is never half-written
+    for path in former_stems(job):
+        path.unlink(missing_ok=True)
     job.record.unlink(missing_ok=True)
     for target in job.targets.values():
         part_path(target).replace(target)
     part.replace(job.record)
+
+
+def former_stems(job: Job) -> list[Path]:
+    """Return the stems of an earlier run with other options that the new stems would not replace."""
+    record = read_record(job.record)
+    former = {} if record is None else {job.record.parent / stem["file"]: stem for stem in record["stems"].values()}
+    return [
+        path
+        for path, stem in former.items()
+        if path not in job.targets.values() and path.is_file() and describe_stem(path, job.record) == stem
+    ]
 
 
 def remove_temporary(job: Job, *, done: bool = False) -> None:

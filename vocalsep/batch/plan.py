@@ -81,8 +81,9 @@ def _audio_in(folder: Path, out: Path, recursive: bool, unreadable: dict[Path, s
     recordings = [path for path in audio if not (stems and os.path.realpath(path) in stems)]
     if not recordings and folder not in unreadable:
         raise AudioError(
-            f"{printable(folder)}: holds no audio files other than stems; expected some of {', '.join(AUDIO_SUFFIXES)}"
-            + ("" if recursive else ", or recursive=True to search the folders in it")
+            f"{printable(folder)}: holds no audio files other than stems; expected some, such as wav, flac, mp3 or m4a"
+            + ("" if recursive else ", or a recursive search of the folders in it"),
+            parameter=None if recursive else "recursive",
         )
     return sorted(recordings, key=lambda path: path.parts)
 

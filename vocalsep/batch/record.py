@@ -41,6 +41,13 @@ _MAX_BYTES = 1 << 20  # a record has about a thousand
 
 Record = Mapping[str, Any]
 
+_OTHER = {
+    "f0": "other f0 tracks",
+    "estimator": "other weights",
+    "tracker": "other weights of the tracker",
+    "vocalsep": "another version of vocalsep",
+}
+
 
 def read_record(path: Path) -> Record | None:
     """Return the record in a file; None if there is none or it is damaged."""
@@ -110,7 +117,7 @@ def make_setup(
 
 
 def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
-    """Return how the stems of a record differ from those that `setup` would give; "" if they are the same.
+    """Return how the stems of a record differ from those that `setup` would give, "" if they do not.
 
     A recording is the same if its size and time are, or else its content. Patch versions of vocalsep give the same
     samples.
@@ -122,11 +129,11 @@ def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
         return "was made from another recording, or from this one before it was changed"
     now, then = _settings(setup), _settings(record["setup"])
     differing = [name for name in now if now[name] != then.get(name)]
-    return f"was made with {differing[0]} {then.get(differing[0])}, not {now[differing[0]]}" if differing else ""
+    return f"was made with {_OTHER.get(differing[0], f'other options ({differing[0]})')}" if differing else ""
 
 
 def _settings(setup: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that decides on the samples, by name."""
     networks = {name: network and network["sha256"] for name, network in setup["networks"].items()}
     version = ".".join(setup["vocalsep"].split(".")[:2])
-    return {"vocalsep": version, **networks, **setup["options"], "f0": setup["f0"]}
+    return {"f0": setup["f0"], **setup["options"], **networks, "vocalsep": version}

@@ -15,7 +15,7 @@ from vocalsep.batch.job import JobOptions, Result, check, failure, load_separato
 from vocalsep.batch.plan import Job, make_plan
 from vocalsep.batch.record import make_setup
 from vocalsep.batch.report import NAME, check_report_path, write_report
-from vocalsep.errors import AudioError, OptionError, printable, shown
+from vocalsep.errors import AudioError, OptionError, OutputError, printable, shown
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.threads import threads_per_job
 from vocalsep.voices import VoicesLike
@@ -181,6 +181,8 @@ def prepare(
     if isinstance(paths, str | os.PathLike):
         raise OptionError(f"paths is {shown(paths)}; expected a list of paths", parameter="paths")
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{printable(out)}: is a file; expected a folder", parameter="out")
     stems = output.files_of(separation.stem_names(None if f0s is None else f0s.names))
     jobs, unreadable = make_plan(paths, out, stems, output, batch.recursive)
     if f0s is not None and len(jobs) > 1:

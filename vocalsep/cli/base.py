@@ -94,7 +94,7 @@ def sentence(error: BaseException, command: click.Command) -> str:
         return f"{type(error).__name__}: {one_line(text, 300)} (unexpected; `vocalsep --verbose ...` shows details)"
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     flags = [max(option.opts, key=len) for option in options if option.name == error.parameter]
-    return f"{text} ({', '.join(flags)})" if flags else text
+    return f"{text} ({flags[0]})" if len(flags) == 1 else text
 
 
 @contextmanager

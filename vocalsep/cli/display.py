@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,7 +100,7 @@ def _notes(summary: Mapping[str, Any], seconds: float) -> Iterator[str]:
     if not any(summary["singing"].values()):
         yield "no voice sings; the recording is shared equally among the stems."
     if gain != 1:
-        yield f"the stems are turned down by the same factor, {gain:.3f}, to fit into full scale; --float32 avoids it."
+        yield f"all stems are turned down by {-20 * math.log10(gain):.1f} dB, or one would clip; --float32 avoids it."
     if summary["clipped"]:
         yield f"{summary['clipped']} samples of the stems are clipped."
 

@@ -12,7 +12,7 @@ import click
 from vocalsep import weights
 from vocalsep.cli.base import Group
 from vocalsep.cli.options import complete_weights
-from vocalsep.errors import WeightsError, shown
+from vocalsep.errors import WeightsError
 
 _name = click.argument("name", shell_complete=complete_weights)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -91,9 +91,11 @@ def path(name: str) -> None:
 def info(name: str, as_json: bool) -> None:
     """Show scores, licence and origin of weights; README.md in their folder describes them in full."""
     entries = weights.manifest()
-    if name not in entries:
-        raise WeightsError(f"no weights named {shown(name)}; expected one of {', '.join(entries)}")
-    table = _table(entries[name])
+    if name in entries:
+        table = _table(entries[name])
+    else:
+        table = {"path": str(weights.find(name)), "sha256": weights.checkpoint_sha256(name)}
+        table |= weights.load_checkpoint(name).config
     if as_json:
         click.echo(json.dumps(table, indent=2, ensure_ascii=False))
         return

@@ -89,7 +89,7 @@ def _read_columns(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64], lis
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise F0Error(f"cannot be read as text ({reason(error)}); expected a CSV of time and f0") from error
+        raise F0Error(f"cannot be read ({reason(error)}); expected a CSV of time and f0") from error
     header, rows = _parse(lines)
     columns = list(np.array(rows).T)
     if header and len(header) != len(columns):

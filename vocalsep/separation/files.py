@@ -74,7 +74,7 @@ def write_stems(
         )
         blocks = separator.stems(reader, downmix, tracks, residual=options.residual, progress=progress)
         if output.two_stems is not None:
-            blocks = _with_the_rest(blocks, names.index(output.two_stems))
+            blocks = _with_the_rest(blocks, names.index(output.files_of(names)[0]))
         gain = 1.0
         with ExitStack() as stack:
             if output.clip_mode == "rescale" and form.bit_depth != "float32":
