@@ -197,7 +197,8 @@ def _decode_ffmpeg(path: Path) -> Iterator[Float32]:
                 yield _floats(fifo.read(_BLOCK))
         end, sure = _length(container, stream, stream.codec_context.sample_rate)
         padding = count + fifo.samples - end  # the encoder fills the last frame
-        rest = fifo.samples - padding if sure and 0 < padding < last else fifo.samples
+        exact = sure and stream.time_base * stream.codec_context.sample_rate <= 1  # Matroska counts milliseconds
+        rest = fifo.samples - padding if exact and 0 < padding < last else fifo.samples
         if rest:
             yield _floats(fifo.read(rest))
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vocalsep.batch.plan import Job
-from vocalsep.batch.record import KEY, SCHEMA, Record, describe_input, describe_stem, difference, read_record
+from vocalsep.batch.record import KEY, SCHEMA, Record, describe_file, difference, is_unchanged, read_record, relative
 from vocalsep.errors import AudioError, OutputError, VocalsepError, WeightsError, one_line, printable, reason
 from vocalsep.files import part_path
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
@@ -122,10 +122,14 @@ def check(job: Job, options: JobOptions) -> Result | None:
         intact, obstacles = 0, []
         for name, path in job.targets.items():
             if os.path.lexists(path):
-                found = describe_stem(path, job.record)
-                if record is not None and not unlike and record["stems"].get(name) == found:
+                file = relative(path, job.record)
+                if record is not None and not unlike and _lists(record, name, file) and path.is_file():
+                    unchanged = is_unchanged(path, record["stems"][name])
+                else:
+                    unchanged = False
+                if unchanged:
                     intact += 1
-                elif interrupted is None or interrupted["stems"].get(name, {}).get("file") != found["file"]:
+                elif interrupted is None or not _lists(interrupted, name, file):
                     obstacles.append(path)
         if unlike and os.path.lexists(job.record):
             obstacles.append(job.record)
@@ -142,11 +146,16 @@ def check(job: Job, options: JobOptions) -> Result | None:
     return None
 
 
+def _lists(record: Record, name: str, file: str) -> bool:
+    """Return whether a record lists a stem in a file."""
+    return bool(record["stems"].get(name, {}).get("file") == file)
+
+
 def separate(job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback) -> Result:
     """Separate a recording and put its stems into place."""
     from vocalsep.separation.files import write_stems
 
-    described = describe_input(job.source)
+    described = {"name": job.source.name, **describe_file(job.source)}
     partial = {name: part_path(path) for name, path in job.targets.items()}
     f0s, adaptation = options.f0s, None
     try:
@@ -163,7 +172,10 @@ def separate(job: Job, options: JobOptions, separator: Separator, progress: Prog
             KEY: SCHEMA,
             "input": described,
             "setup": options.setup,
-            "stems": {name: describe_stem(path, job.record, partial[name]) for name, path in job.targets.items()},
+            "stems": {
+                name: {"file": relative(path, job.record), **describe_file(partial[name])}
+                for name, path in job.targets.items()
+            },
             "summary": summary,
         }
         _commit(job, record)
@@ -214,7 +226,7 @@ def former_stems(job: Job) -> list[Path]:
     return [
         path
         for path, stem in former.items()
-        if path not in job.targets.values() and path.is_file() and describe_stem(path, job.record) == stem
+        if path not in job.targets.values() and path.is_file() and is_unchanged(path, stem)
     ]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from vocalsep.audio import AUDIO_SUFFIXES
 from vocalsep.batch.record import listed_stems
-from vocalsep.errors import AudioError, OptionError, printable, reason
+from vocalsep.errors import AudioError, OptionError, printable, reason, shown
 from vocalsep.options import OutputOptions
 from vocalsep.paths import folded, safe_name, stem_paths
 
@@ -55,6 +55,8 @@ def make_plan(
     unreadable: dict[Path, str] = {}
     jobs: dict[tuple[str, Path], Job] = {}
     for path in map(Path, paths):
+        if "\0" in str(path):
+            raise OptionError(f"a path is {shown(str(path))}; expected a file or folder", parameter="paths")
         is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
         sources = _audio_in(path, out, recursive, unreadable) if is_folder else [path]
         for source in sources:
@@ -67,10 +69,10 @@ def make_plan(
 def _job(source: Path, parent: Path, out: Path, stems: Sequence[str], output: OutputOptions) -> Job:
     """Return the job of a recording that lies in the folder `parent` of an input folder."""
     folder = out.joinpath(*map(safe_name, parent.parts))
-    targets = stem_paths(source.stem, stems, filename=output.filename, audio_format=output.format)
-    template = str(PurePosixPath(output.filename).with_suffix(".json"))
-    record = stem_paths(source.stem, ["separation"], filename=template, audio_format="json")
-    return Job(source, {name: folder / path for name, path in targets.items()}, folder / record["separation"])
+    names = [*stems, "separation"]
+    paths = stem_paths(source.stem, names, filename=output.filename, audio_format=output.format)
+    record = paths.pop("separation").with_suffix(".json")
+    return Job(source, {name: folder / path for name, path in paths.items()}, folder / record)
 
 
 def _audio_in(folder: Path, out: Path, recursive: bool, unreadable: dict[Path, str]) -> list[Path]:

@@ -11,7 +11,7 @@ setup
     Everything else that decides on the samples: vocalsep (version), networks (name and sha256 of the estimator and of
     the tracker; the tracker is null if f0 tracks were supplied), options, and f0 (SHA-256 of these tracks, or null).
 stems
-    Name -> file (path relative to the record) and bytes.
+    Name -> file (path relative to the record), size in bytes, mtime_ns and sha256.
 summary
     bit_depth, gain (common to all stems), clipped (number of samples), singing (share of the time, by voice),
     adaptation (one sentence, or null), f0_seconds (length of supplied f0 tracks, or null).
@@ -58,7 +58,7 @@ def read_record(path: Path) -> Record | None:
         if record[KEY] != SCHEMA:
             return None
         _ = [Path(stem["file"]) for stem in record["stems"].values()], _settings(record["setup"])
-        _ = record["input"]["size"], record["input"]["mtime_ns"], record["input"]["sha256"]
+        _ = [(file["size"], file["mtime_ns"], file["sha256"]) for file in (record["input"], *record["stems"].values())]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return dict(record)
@@ -70,14 +70,13 @@ def listed_stems(path: Path) -> set[str]:
     return {os.path.realpath(path.parent / stem["file"]) for stem in record["stems"].values()} if record else set()
 
 
-def describe_stem(stem: Path, record: Path, content: Path | None = None) -> dict[str, Any]:
-    """Return the entry of a stem in the record at a path; its content may still have another name."""
-    file = Path(os.path.relpath(stem, record.parent)).as_posix()
-    return {"file": file, "bytes": (content or stem).stat().st_size}
+def relative(stem: Path, record: Path) -> str:
+    """Return the path of a stem as the record at a path lists it."""
+    return Path(os.path.relpath(stem, record.parent)).as_posix()
 
 
-def describe_input(source: Path) -> dict[str, Any]:
-    """Return the fields of "input" that do not need a decoder; raise AudioError if the file cannot be read."""
+def describe_file(source: Path) -> dict[str, Any]:
+    """Return size in bytes, mtime_ns and sha256 of a file; raise AudioError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         status = source.stat()
@@ -86,7 +85,15 @@ def describe_input(source: Path) -> dict[str, Any]:
                 digest.update(block)
     except (OSError, ValueError) as error:
         raise AudioError(f"{printable(source)}: cannot be read ({reason(error)}); expected an audio file") from error
-    return {"name": source.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": digest.hexdigest()}
+
+
+def is_unchanged(path: Path, recorded: Mapping[str, Any]) -> bool:
+    """Return whether a file has the recorded size and time, or else the recorded content."""
+    status = path.stat()
+    if status.st_size != recorded["size"]:
+        return False
+    return bool(status.st_mtime_ns == recorded["mtime_ns"] or describe_file(path)["sha256"] == recorded["sha256"])
 
 
 def make_setup(
@@ -122,10 +129,7 @@ def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
     A recording is the same if its size and time are, or else its content. Patch versions of vocalsep give the same
     samples.
     """
-    recorded, status = record["input"], source.stat()
-    if status.st_size != recorded["size"] or (
-        status.st_mtime_ns != recorded["mtime_ns"] and describe_input(source)["sha256"] != recorded["sha256"]
-    ):
+    if not is_unchanged(source, record["input"]):
         return "was made from another recording, or from this one before it was changed"
     now, then = _settings(setup), _settings(record["setup"])
     differing = [name for name in now if now[name] != then.get(name)]

@@ -71,7 +71,7 @@ def adapt(
 
     if len(files) > 1 and (f0s or guides):
         raise OptionError(f"f0 tracks belong to one recording, but there are {len(files)}", parameter="f0s")
-    if out.exists() and not overwrite:
+    if (out.is_file() or (out / "model.safetensors").exists()) and not overwrite:
         raise OutputError(f"{printable(out)} exists; choose another folder, or replace it", parameter="overwrite")
     check_place(out / "model.safetensors")
     tracks = f0_tracks(f0s, guides, voices, crepe, device)

@@ -94,8 +94,7 @@ def info(name: str, as_json: bool) -> None:
     if name in entries:
         table = _table(entries[name])
     else:
-        table = {"path": str(weights.find(name)), "sha256": weights.checkpoint_sha256(name)}
-        table |= weights.load_checkpoint(name).config
+        table = {"path": str(weights.find(name)), **weights.load_checkpoint(name).config}
     if as_json:
         click.echo(json.dumps(table, indent=2, ensure_ascii=False))
         return

@@ -44,8 +44,8 @@ _option = partial(click.option, show_default=True)
     "--clip-mode",
     type=click.Choice(CLIP_MODES),
     default=OutputOptions.clip_mode,
-    help="If a stem would clip: turn all stems down by the same amount (rescale), cut its peaks (clamp), or write it as "
-    "it is (none).",
+    help="If a stem would clip: turn all stems down by the same amount (rescale), cut its peaks (clamp), or write it "
+    "as it is (none).",
 )
 @click.option("--two-stems", metavar="VOICE", help="Write two stems: VOICE (alto) and everything else (no_alto).")
 @click.option("--residual", is_flag=True, help="Put passages in which nobody sings into a stem of their own.")

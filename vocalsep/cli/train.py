@@ -119,10 +119,11 @@ def estimator(
     options = TrainingOptions(steps, batch_size, learning_rate, seed=seed)
     found = resolve_device(device)
     _check_run(out, resume)
+    initial = load_network(init, Estimator) if init else None
     click.echo("Tracking f0 ...", err=True)
     training, validation = data.sources(Separator(device=found))
     torch.manual_seed(seed)
-    network = (load_network(init, Estimator) if init else Estimator()).requires_grad_(True).to(found)
+    network = (initial or Estimator()).requires_grad_(True).to(found)
     loss = supervised_loss if stems else estimator_loss
     _run(Trainer(options, network, loss, training, validation, out), resume)
 
@@ -186,10 +187,11 @@ def tracker(
     options = TrainingOptions(steps, batch_size, learning_rate, seed=seed, validate_every=200, patience=steps)
     found = resolve_device(device)
     _check_run(out, resume)
+    initial = load_network(init, Tracker) if init else None
     click.echo("Tracking f0 and synthesising ...", err=True)
     training, validation = data.sources(load_network(NetworkOptions.crepe, Crepe, found))
     torch.manual_seed(seed)
-    network = (load_network(init, Tracker) if init else Tracker()).requires_grad_(True).to(found)
+    network = (initial or Tracker()).requires_grad_(True).to(found)
     _run(Trainer(options, network, partial(tracker_loss, bfloat16=bfloat16), training, validation, out), resume)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vocalsep.audio import Float32
 from vocalsep.f0.tracks import F0Tracks
-from vocalsep.files import part_path
+from vocalsep.files import check_place, part_path
 from vocalsep.options import OutputOptions
 from vocalsep.paths import stem_paths
 from vocalsep.separation.encode import StemFormat, encode, rescaling_gain
@@ -79,6 +79,8 @@ class Separation:
         form = StemFormat(
             format, output.depth(bit_depth), self.sample_rate, channels, samples, {}, clip_mode == "clamp"
         )
+        for target in targets:
+            check_place(target)
         encode([stems], parts, form, gain)
         for part, target in zip(parts, targets, strict=True):
             part.replace(target)

@@ -64,9 +64,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def file_sha256(folder: Path) -> str:
-    """Return the SHA-256 of model.safetensors in hexadecimal digits."""
-    return hashlib.sha256(_read(folder / TENSORS)).hexdigest()
+def folder_sha256(folder: Path) -> str:
+    """Return the SHA-256 of config.json and model.safetensors together in hexadecimal digits."""
+    return hashlib.sha256(_read(folder / CONFIG) + _read(folder / TENSORS)).hexdigest()
 
 
 def save_checkpoint(folder: str | os.PathLike[str], network: nn.Module, card: str | None = None) -> None:
