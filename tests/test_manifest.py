@@ -63,6 +63,7 @@ def test_bundled_checkpoints(entry):
     folder = weights.find(entry.name)
     content = (folder / "model.safetensors").read_bytes()
     assert (len(content), hashlib.sha256(content).hexdigest()) == (entry.size, entry.sha256)
+    assert weights.checkpoint_sha256(entry.name) == entry.sha256
     module, name = NETWORKS[entry.network]
     network = weights.load_network(entry.name, getattr(import_module(module), name))
     assert entry.details.get("parameters") in (None, sum(parameter.numel() for parameter in network.parameters()))

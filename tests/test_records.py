@@ -149,6 +149,12 @@ class TestObstacles:
     def test_stems_made_with_other_weights(self, done, tiny_model):
         assert "other weights" in self.refused(model=tiny_model)
 
+    def test_stems_made_with_another_configuration(self, done):
+        shutil.copytree(Path(vocalsep.__file__).parent / "checkpoints" / "default", "mine")
+        config = json.loads(Path("mine/config.json").read_text())
+        Path("mine/config.json").write_text(json.dumps({**config, "dilations": [1, 2, 4, 8, 2]}))
+        assert "other weights" in self.refused(model="mine")
+
     def test_stems_made_by_another_version(self, done):
         change("setup", "vocalsep", value="0.0.9")
         assert "vocalsep" in self.refused()

@@ -8,8 +8,9 @@ vocalsep_separation
 input
     The recording: name, size in bytes, mtime_ns (last change), sha256, sample_rate in Hz, channels, seconds.
 setup
-    Everything else that decides on the samples: vocalsep (version), networks (name and sha256 of the estimator and of
-    the tracker; the tracker is null if f0 tracks were supplied), options, and f0 (SHA-256 of these tracks, or null).
+    Everything else that decides on the samples: vocalsep (version), networks (name, sha256 and config of the estimator
+    and of the tracker; the tracker is null if f0 tracks were supplied), options, and f0 (SHA-256 of these tracks, or
+    null).
 stems
     Name -> file (path relative to the record), size in bytes, mtime_ns and sha256.
 summary
@@ -115,7 +116,12 @@ def make_setup(
     return {
         "vocalsep": __version__,
         "networks": {
-            kind: name and {"name": name, "sha256": weights.checkpoint_sha256(name)}
+            kind: name
+            and {
+                "name": name,
+                "sha256": weights.checkpoint_sha256(name),
+                "config": weights.checkpoint_config(name),
+            }
             for kind, name in networks_used.items()
         },
         "options": options,
@@ -138,6 +144,6 @@ def difference(record: Record, source: Path, setup: Mapping[str, Any]) -> str:
 
 def _settings(setup: Mapping[str, Any]) -> dict[str, Any]:
     """Return everything that decides on the samples, by name."""
-    networks = {name: network and network["sha256"] for name, network in setup["networks"].items()}
+    networks = {kind: network and (network["sha256"], network["config"]) for kind, network in setup["networks"].items()}
     version = ".".join(setup["vocalsep"].split(".")[:2])
     return {"f0": setup["f0"], **setup["options"], **networks, "vocalsep": version}

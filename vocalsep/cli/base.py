@@ -7,6 +7,7 @@ and 130 (interrupted).
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
 import warnings
@@ -109,12 +110,17 @@ def _signals() -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt
 
+    hook = sys.unraisablehook
+    # Finalizers of objects that were interrupted while they were made print tracebacks, also after this function.
+    sys.unraisablehook = lambda exception: None if received else hook(exception)
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if not received:
+            sys.unraisablehook = hook
 
 
 def _show_own_warnings() -> None:

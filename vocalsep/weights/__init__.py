@@ -5,13 +5,14 @@ network and its configuration) and model.safetensors (its weights).
 """
 
 from vocalsep.weights.checkpoint import Checkpoint, save_checkpoint
-from vocalsep.weights.load import NetworkType, checkpoint_sha256, find, load_checkpoint, load_network
+from vocalsep.weights.load import NetworkType, checkpoint_config, checkpoint_sha256, find, load_checkpoint, load_network
 from vocalsep.weights.manifest import Entry, manifest
 
 __all__ = [
     "Checkpoint",
     "Entry",
     "NetworkType",
+    "checkpoint_config",
     "checkpoint_sha256",
     "find",
     "load_checkpoint",

@@ -38,7 +38,7 @@ def read_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    config = _read_config(folder / CONFIG)
+    config = read_config(folder)
     path = folder / TENSORS
     content = _read(path)
     found = hashlib.sha256(content).hexdigest()
@@ -54,7 +54,9 @@ def read_checkpoint(folder: Path, sha256: str | None = None) -> Checkpoint:
     return Checkpoint(config, tensors)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the content of config.json."""
+    path = folder / CONFIG
     try:
         config = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
@@ -64,9 +66,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def folder_sha256(folder: Path) -> str:
-    """Return the SHA-256 of config.json and model.safetensors together in hexadecimal digits."""
-    return hashlib.sha256(_read(folder / CONFIG) + _read(folder / TENSORS)).hexdigest()
+def file_sha256(folder: Path) -> str:
+    """Return the SHA-256 of model.safetensors in hexadecimal digits."""
+    return hashlib.sha256(_read(folder / TENSORS)).hexdigest()
 
 
 def save_checkpoint(folder: str | os.PathLike[str], network: nn.Module, card: str | None = None) -> None:

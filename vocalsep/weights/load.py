@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import vocalsep
 from vocalsep.errors import WeightsError, one_line, shown
 from vocalsep.weights import hub
-from vocalsep.weights.checkpoint import CONFIG, TENSORS, Checkpoint, folder_sha256, read_checkpoint
+from vocalsep.weights.checkpoint import CONFIG, TENSORS, Checkpoint, file_sha256, read_checkpoint, read_config
 from vocalsep.weights.manifest import Entry, manifest
 
 if TYPE_CHECKING:
@@ -72,8 +72,14 @@ def load_network(model: str | os.PathLike[str], network_type: NetworkType[Networ
 
 
 def checkpoint_sha256(model: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of config.json and model.safetensors together, which identifies a checkpoint."""
-    return folder_sha256(_locate(model, hub.download))
+    """Return the SHA-256 of model.safetensors, which for a name in the manifest is the only one that is accepted."""
+    entry = _entry(model)
+    return file_sha256(_locate(model, hub.download)) if entry is None else entry.sha256
+
+
+def checkpoint_config(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the content of config.json."""
+    return read_config(_locate(model, hub.download))
 
 
 def find(model: str | os.PathLike[str]) -> Path:
