@@ -38,9 +38,11 @@ def unwritable(path: Path) -> Iterator[None]:
     except VocalsepError:
         raise
     except FAILURES as error:
+        words = explanation(error)
+        if words == "System error":  # libsndfile does not say which
+            words = "the disk may be full"
         raise OutputError(
-            f"{printable(path)}: cannot be written ({explanation(error)}); expected a folder with room that can be "
-            "written to"
+            f"{printable(path)}: cannot be written ({words}); expected a folder with room that can be written to"
         ) from error
 
 

@@ -47,7 +47,12 @@ def _run_options(out: str, init: str, batch_size: int, learning_rate: float) -> 
         number("--steps", default=2000, help="Number of training steps."),
         number("--batch-size", default=batch_size, help="Excerpts of 4 s per step."),
         number("--learning-rate", default=learning_rate, help="Largest learning rate."),
-        number("--held-out", default=0.1, help="Fraction at the end of each recording that is kept for validation."),
+        number(
+            "--held-out",
+            type=click.FloatRange(0, 0.5, min_open=True),
+            default=0.1,
+            help="Fraction at the end of each recording that is kept for validation.",
+        ),
         number("--seed", default=0, help="Random seed."),
         click.option("--resume", is_flag=True, help="Continue the run in the output folder."),
         device_option,
@@ -196,10 +201,12 @@ def tracker(
 
 
 def _check_run(out: Path, resume: bool) -> None:
-    from vocalsep.errors import OutputError, printable
+    from vocalsep.errors import OptionError, OutputError, printable
     from vocalsep.files import check_place
     from vocalsep.training.trainer import has_run
 
+    if resume and not has_run(out):
+        raise OptionError(f"{printable(out)} holds no run to resume", parameter="resume")
     if has_run(out) and not resume:
         raise OutputError(f"{printable(out)} holds a run; resume it, or choose another folder", parameter="resume")
     check_place(out / "state.safetensors")

@@ -132,7 +132,8 @@ def format_tables(results: Sequence[VoiceScores], voices: Sequence[str]) -> Iter
     The results are those of ensembles of one size, whose frames are pooled.
     """
     ensembles = dict.fromkeys(result.ensemble for result in results)
-    yield f"\n{len(results[0].ensemble)} voices, {len(ensembles)} ensembles: SI-SDR mean / median in dB"
+    count = "1 ensemble" if len(ensembles) == 1 else f"{len(ensembles)} ensembles"
+    yield f"\n{len(results[0].ensemble)} voices, {count}: SI-SDR mean / median in dB"
     yield from _format_table(results, {"all": (SI_SDR, voices), **{voice: (SI_SDR, [voice]) for voice in voices}})
     yield "\nOn spectrograms: SNR and SI-SNR in dB, mel-cepstral distance (less is better)"
     yield from _format_table(results, {metric: (metric, voices) for metric in METRICS})
