@@ -140,6 +140,16 @@ class TestObstacles:
         Path("out/a/soprano.wav").unlink()
         assert "alto.wav" in self.refused()
 
+    def test_a_stem_that_is_the_recording_is_kept(self, made):  # noqa: F811
+        """With this template the stem soprano/a.wav is a recording of the same name."""
+        template = {"filename": "{stem}/{track}.{ext}"}
+        put("a.wav")
+        assert separate_files(["a.wav"], "out", voices="SA", **template)[0].status == "done"
+        stem = Path("out/soprano/a.wav")
+        results = separate_files([stem], "out", voices="SA", two_stems="alto", overwrite=True, **template)
+        assert results[0].status == "done"
+        assert stem.exists()
+
     def test_a_stem_that_was_edited_is_kept(self, done):
         with Path("out/a/soprano.wav").open("ab") as file:
             file.write(b"edited")

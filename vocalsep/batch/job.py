@@ -119,18 +119,17 @@ def check(job: Job, options: JobOptions) -> Result | None:
         unlike = "exists, and no separation.json lists it"
         if record is not None:
             unlike = difference(record, job.source, options.setup)
+        own = {} if record is None or unlike else record["stems"]
+        unfinished = {} if interrupted is None else interrupted["stems"]
         intact, obstacles = 0, []
         for name, path in job.targets.items():
-            if os.path.lexists(path):
-                file = relative(path, job.record)
-                if record is not None and not unlike and _lists(record, name, file) and path.is_file():
-                    unchanged = is_unchanged(path, record["stems"][name])
-                else:
-                    unchanged = False
-                if unchanged:
-                    intact += 1
-                elif interrupted is None or not _lists(interrupted, name, file):
-                    obstacles.append(path)
+            if not os.path.lexists(path):
+                continue
+            file = relative(path, job.record)
+            if _lists(own, name, file) and path.is_file() and is_unchanged(path, own[name]):
+                intact += 1
+            elif not _lists(unfinished, name, file):
+                obstacles.append(path)
         if unlike and os.path.lexists(job.record):
             obstacles.append(job.record)
         if intact == len(job.targets):
@@ -146,9 +145,9 @@ def check(job: Job, options: JobOptions) -> Result | None:
     return None
 
 
-def _lists(record: Record, name: str, file: str) -> bool:
-    """Return whether a record lists a stem in a file."""
-    return bool(record["stems"].get(name, {}).get("file") == file)
+def _lists(stems: Mapping[str, Any], name: str, file: str) -> bool:
+    """Return whether the stems of a record include one of this name in this file."""
+    return bool(stems.get(name, {}).get("file") == file)
 
 
 def separate(job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback) -> Result:
@@ -220,13 +219,16 @@ def _commit(job: Job, record: Record) -> None:
 
 
 def former_stems(job: Job) -> list[Path]:
-    """Return the stems of an earlier run with other options that the new stems would not replace."""
+    """Return the unchanged stems of an earlier run that the new stems would not replace, without the recording."""
     record = read_record(job.record)
     former = {} if record is None else {job.record.parent / stem["file"]: stem for stem in record["stems"].values()}
     return [
         path
         for path, stem in former.items()
-        if path not in job.targets.values() and path.is_file() and is_unchanged(path, stem)
+        if path not in job.targets.values()
+        and path.is_file()
+        and not path.samefile(job.source)
+        and is_unchanged(path, stem)
     ]
 
 

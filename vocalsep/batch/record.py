@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 KEY = "vocalsep_separation"
 SCHEMA = 1
 
-_MAX_BYTES = 1 << 20  # a record has about a thousand
+_MAX_BYTES = 1 << 20  # a record has a few thousand
 
 Record = Mapping[str, Any]
 

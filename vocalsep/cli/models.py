@@ -24,7 +24,7 @@ def models() -> None:
 
     Options that choose weights take a name from `vocalsep models list`, a checkpoint folder, or owner/repo[@revision]
     on the Hub. Bundled weights need no network. Others are downloaded from the Hub to the cache of huggingface_hub;
-    HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN work.
+    HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning.
     """
 
 
