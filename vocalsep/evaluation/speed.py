@@ -20,12 +20,12 @@ from vocalsep.dsp.chunks import chunks
 from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
 from vocalsep.separation.files import write_stems
 from vocalsep.separation.separator import Separator
+from vocalsep.separation.streaming import CHUNK_FRAMES
 
 SAMPLE_RATE = 44100
 """Sample rate in Hz of the recordings that are separated."""
 STAGE_SECONDS = 60.0
 """Length of the recording whose stages are timed."""
-_PARAMETER_FRAMES = 1875  # frames (30 s) whose parameters are estimated together
 
 FileCost: TypeAlias = tuple[float, float, int]
 """Minutes of audio, seconds that the separation took, and peak memory in bytes."""
@@ -60,7 +60,7 @@ def time_stages(separator: Separator, waveform: Float32) -> dict[str, float]:
         times.append(time.perf_counter())
         tracks = separator.track(downmix)
         times.append(time.perf_counter())
-        for chunk in chunks(tracks.n_frames, _PARAMETER_FRAMES):
+        for chunk in chunks(tracks.n_frames, CHUNK_FRAMES):
             separator.parameters(downmix, tracks, chunk.first, chunk.last)
         times.append(time.perf_counter())
         for _ in separator.stems(recording, downmix, tracks):
