@@ -160,10 +160,14 @@ class AudioWriter:
         with unwritable(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("wb").close()  # libsndfile would not say why it cannot be opened
-            if name in FFMPEG_CODECS:
-                self._encoder = FfmpegEncoder(self.path, name, rate, channels, tags or {})
-            else:
-                self._encoder = SndfileEncoder(self.path, name, rate, channels, bit_depth, tags or {}, samples)
+            try:
+                if name in FFMPEG_CODECS:
+                    self._encoder = FfmpegEncoder(self.path, name, rate, channels, tags or {})
+                else:
+                    self._encoder = SndfileEncoder(self.path, name, rate, channels, bit_depth, tags or {}, samples)
+            except BaseException:
+                self._discard()
+                raise
         self.clipped = 0
 
     def write(self, block: Float32) -> None:
@@ -197,7 +201,10 @@ class AudioWriter:
     ) -> None:
         if kind is None:
             self.close()
-            return
+        else:
+            self._discard()
+
+    def _discard(self) -> None:
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             with suppress(*FAILURES):

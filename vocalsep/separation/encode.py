@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,24 +44,18 @@ def encode(blocks: Iterable[Float32], paths: Sequence[Path], form: StemFormat, g
     raises `OutputError`, or `OptionError` if the format cannot hold such audio.
     """
     clamped = 0
-    try:
-        with ExitStack() as stack:
-            writers = [stack.enter_context(_writer(path, form)) for path in paths]
-            for block in blocks:
-                stems = block if gain == 1 else block * np.float32(gain)
-                if form.clamp:
-                    clamped += int((np.abs(stems) > 1).sum())
-                    stems = stems.clip(-1, 1)
-                for writer, stem in zip(writers, stems, strict=True):
-                    writer.write(stem)
-            for writer in writers:
-                writer.close()
-        return clamped or sum(writer.clipped for writer in writers)
-    except BaseException:
-        for path in paths:
-            with suppress(OSError):
-                path.unlink()
-        raise
+    with ExitStack() as stack:  # after an error, every writer removes its file
+        writers = [stack.enter_context(_writer(path, form)) for path in paths]
+        for block in blocks:
+            stems = block if gain == 1 else block * np.float32(gain)
+            if form.clamp:
+                clamped += int((np.abs(stems) > 1).sum())
+                stems = stems.clip(-1, 1)
+            for writer, stem in zip(writers, stems, strict=True):
+                writer.write(stem)
+        for writer in writers:
+            writer.close()
+    return clamped or sum(writer.clipped for writer in writers)
 
 
 def _writer(path: Path, form: StemFormat) -> AudioWriter:
