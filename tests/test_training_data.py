@@ -67,7 +67,7 @@ class TestSingerSource:
     def test_batches(self, source):
         rng, numbers = np.random.default_rng(0), set()
         for _ in range(20):
-            mixture, f0, stems, _ = source.draw(rng, 3)
+            mixture, f0, stems, *_ = source.draw(rng, 3)
             numbers.add(f0.shape[1])
             assert mixture.shape == (3, FRAMES * 256)
             assert f0.shape[::2] == (3, FRAMES + 1)
@@ -90,7 +90,7 @@ class TestSingerSource:
 
     def test_unaugmented_ensembles_are_sums_of_takes(self, singers):
         source = SingerSource([singers], voices=(4, 4), frames=159, augmented=False)
-        mixture, f0, stems, _ = source.draw(np.random.default_rng(0), 1)
+        mixture, f0, stems, *_ = source.draw(np.random.default_rng(0), 1)
         torch.testing.assert_close(stems.sum(dim=1), mixture)
         takes = [take for group in singers.values() for take in group]
         total = sum(next(t for t in takes if np.array_equal(t.f0[0], row)).waveform for row in f0[0].numpy())

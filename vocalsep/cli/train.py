@@ -60,7 +60,10 @@ def _run_options(out: str, init: str, batch_size: int, learning_rate: float) -> 
 
 
 @train.command(
-    option_groups={"Data": ("singers", "guides", "voices", "stems", "f0_errors"), **_GROUPS},
+    option_groups={
+        "Data": ("singers", "guides", "voices", "stems", "f0_errors", "rooms", "simulated_rooms"),
+        **_GROUPS,
+    },
     short_help="Train the network that estimates the voices.",
 )
 @click.argument("folder", required=False, type=PATH)
@@ -80,6 +83,20 @@ def _run_options(out: str, init: str, batch_size: int, learning_rate: float) -> 
     show_default=True,
     help="Fraction of the mixtures of --singers whose f0 gets the errors of a tracker.",
 )
+@click.option(
+    "--rooms",
+    type=PATH,
+    multiple=True,
+    metavar="FOLDER",
+    help="Folder of impulse responses of rooms, into which half of the mixtures of --singers are put. Can be repeated.",
+)
+@click.option(
+    "--simulated-rooms",
+    type=click.IntRange(0),
+    default=60,
+    show_default=True,
+    help="Number of simulated rooms besides those of --rooms (needs vocalsep[train]); each takes a second to make.",
+)
 @_run_options("runs/estimator", "default", 4, 1e-3)
 def estimator(
     folder: Path | None,
@@ -88,6 +105,8 @@ def estimator(
     voices: str | None,
     stems: bool,
     f0_errors: float,
+    rooms: tuple[Path, ...],
+    simulated_rooms: int,
     out: Path,
     init: str | None,
     steps: int,
@@ -120,12 +139,12 @@ def estimator(
 
     if stems and not singers:
         raise OptionError("stems can be targets only if there are single singers", parameter="stems")
-    data = EstimatorData(folder, guides, voices, singers, f0_errors, held_out)
+    data = EstimatorData(folder, guides, voices, singers, f0_errors, held_out, rooms, simulated_rooms, seed)
     options = TrainingOptions(steps, batch_size, learning_rate, seed=seed)
     found = resolve_device(device)
     _check_run(out, resume)
     initial = load_network(init, Estimator) if init else None
-    click.echo("Tracking f0 ...", err=True)
+    click.echo("Tracking f0 and simulating rooms ..." if singers else "Tracking f0 ...", err=True)
     training, validation = data.sources(Separator(device=found))
     torch.manual_seed(seed)
     network = (initial or Estimator()).requires_grad_(True).to(found)

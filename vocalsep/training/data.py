@@ -15,9 +15,12 @@ from numpy.random import Generator
 from torch import Tensor
 
 from vocalsep.audio import Float32
+from vocalsep.model.room import RoomParameters
 from vocalsep.timebase import HOP
 from vocalsep.training import augment
 from vocalsep.training.f0_errors import with_errors
+from vocalsep.training.rooms import Rooms, in_room
+from vocalsep.training.sections import SIZES, section
 from vocalsep.training.takes import Piece, Take, all_takes, choose, random_start, too_short, transposed_pieces
 
 EXCERPT_FRAMES = 250
@@ -26,6 +29,9 @@ SHIFTS = (-3, -2, -1, 0, 1, 2, 3)
 """Semitones by which singers are transposed."""
 _MAX_TRIES = 50  # draws before an excerpt with fewer voiced frames is accepted
 _MIN_VOICED = 0.2  # fraction of frames in which a voice sings in a useful excerpt
+_IN_ROOM = 0.5  # fraction of the ensembles that sing in a room, if there are rooms
+_SECTIONS = {0.0: 0.5, 0.3: 0.3, 1.0: 0.2}  # share of sections among the voices of an ensemble -> its probability
+_TIME_ERROR, _RATIO_ERROR = 0.15, 2.0  # largest relative error of T60, and error of the ratio in dB
 
 
 class Batch(NamedTuple):
@@ -39,6 +45,8 @@ class Batch(NamedTuple):
     """Shape (batch, voices, samples), with the room of the mixture but not its noise; None if unknown."""
     voices: Tensor | None = None
     """Descriptions of the voices for the tracker, shape (batch, voices, 5); see `vocalsep.f0.network.describe`."""
+    room: RoomParameters | None = None
+    """The rooms of the mixtures as they are estimated, shape (batch,); None if all are dry, or unknown."""
 
 
 class Source(Protocol):
@@ -89,9 +97,11 @@ class SingerSource:
     frames : int
         Length of an excerpt.
     augmented : bool
-        Transpose, equalise, move formants, add room and noise.
+        Transpose, equalise, move formants, vary levels, turn voices into sections and add noise.
     f0_errors : float
         Fraction of the excerpts whose f0 gets the errors of a tracker; see `vocalsep.training.f0_errors`.
+    rooms : Rooms, optional
+        Rooms for half of the ensembles; the others are dry.
     """
 
     def __init__(
@@ -102,10 +112,12 @@ class SingerSource:
         *,
         augmented: bool = True,
         f0_errors: float = 0.0,
+        rooms: Rooms | None = None,
     ) -> None:
         self.frames = frames
         self.augmented = augmented
         self.f0_errors = f0_errors
+        self.rooms = rooms
         self.sizes = np.arange(voices[0], voices[1] + 1)
         weights = np.where(self.sizes == 4, 2.0, 1.0)  # most choirs sing in four parts
         self.size_probabilities = weights / weights.sum()
@@ -117,48 +129,70 @@ class SingerSource:
     def draw(self, rng: Generator, size: int) -> Batch:
         """Return `size` random ensembles with one number of voices."""
         n_voices = int(rng.choice(self.sizes, p=self.size_probabilities))
-        waveforms, f0s = zip(*(self._ensemble(rng, n_voices) for _ in range(size)), strict=True)
-        stems = torch.from_numpy(np.stack(waveforms))  # (batch, voices, samples)
+        wet, f0s, rooms = zip(*(self._ensemble(rng, n_voices) for _ in range(size)), strict=True)
+        stems = torch.stack(wet)  # (batch, voices, samples)
         f0 = torch.from_numpy(np.stack([self._tracked(f0, rng) for f0 in f0s]))
-        if self.augmented:
-            stems = _augmented(stems, rng)
         mixture = stems.sum(dim=1)
         if self.augmented and rng.random() < 0.3:
             mixture = augment.add_noise(mixture, rng)
         gain = _gain_to_level(mixture)
-        return Batch(gain * mixture, f0, gain[:, None] * stems)
+        return Batch(gain * mixture, f0, gain[:, None] * stems, room=_together(rooms))
 
     def _tracked(self, f0: Float32, rng: Generator) -> Float32:
         return with_errors(f0, rng) if self.f0_errors and rng.random() < self.f0_errors else f0
 
-    def _ensemble(self, rng: Generator, n_voices: int) -> tuple[Float32, Float32]:
+    def _ensemble(self, rng: Generator, n_voices: int) -> tuple[Tensor, Float32, RoomParameters | None]:
+        """Return the stems of an ensemble, shape (voices, samples), their f0, and the room as it is estimated."""
+        sections, f0 = self._sections(rng, n_voices)
+        sizes = [len(singers) for singers in sections]
+        voice = torch.from_numpy(np.repeat(np.arange(n_voices), sizes))
+        singers = torch.from_numpy(np.concatenate(sections))
+        if self.augmented:
+            singers = _augmented(singers, rng) * random_gain(rng, (n_voices, 1))[voice]
+        room = None
+        if self.rooms is not None and rng.random() < _IN_ROOM:
+            responses, true = self.rooms.draw(rng, sizes)
+            singers, room = in_room(singers, responses), _estimated(true, rng)
+        return singers.new_zeros(n_voices, singers.shape[1]).index_add_(0, voice, singers), f0, room
+
+    def _sections(self, rng: Generator, n_voices: int) -> tuple[list[Float32], Float32]:
+        """Return the singers of each voice, each of shape (singers, samples), and the f0 of all voices."""
+        share = rng.choice(list(_SECTIONS), p=list(_SECTIONS.values())) if self.augmented else 0.0
         for _ in range(_MAX_TRIES):
-            pick = self._together if rng.random() < 0.5 else self._apart
-            pairs = [take.excerpt(first, self.frames) for take, first in pick(rng, n_voices)]
-            f0 = np.concatenate([f0 for _, f0 in pairs])
+            pick = self._in_time if rng.random() < 0.5 else self._apart
+            sizes = np.where(rng.random(n_voices) < share, rng.integers(SIZES[0], SIZES[1] + 1, n_voices), 1)
+            voices = [
+                section(takes, first, self.frames, int(size), rng)
+                for (takes, first), size in zip(pick(rng, n_voices), sizes, strict=True)
+            ]
+            f0 = np.concatenate([f0 for _, f0 in voices])
             if _is_sung(f0):
                 break
-        return np.stack([samples for samples, _ in pairs]), f0
+        return [singers for singers, _ in voices], f0
 
-    def _together(self, rng: Generator, n_voices: int) -> list[tuple[Take, int]]:
-        """Return takes of one piece, and the frame at which all excerpts start."""
+    def _in_time(self, rng: Generator, n_voices: int) -> list[tuple[list[Take], int]]:
+        """Return singers of each voice, from one piece, and the frame at which all excerpts start."""
         bank = self.banks[int(rng.integers(len(self.banks)))]
         piece = bank[choose(rng, [HOP * sum(take.n_frames for take in all_takes([piece])) for piece in bank])]
         names = list(piece)
-        # Each part once, then a second singer of each, if there are more voices than parts.
+        # Each part once, then other singers of each, if there are more voices than parts.
         rounds = -(-n_voices // len(names))
-        order = np.concatenate([rng.permutation(len(names)) for _ in range(rounds)])[:n_voices]
-        takes = [piece[names[part]][int(rng.integers(len(piece[names[part]])))] for part in order]
-        first = random_start(min(takes, key=lambda take: take.n_frames), self.frames, rng)
-        return [(take, first) for take in takes]
+        order = np.concatenate([rng.permutation(len(names)) for _ in range(rounds)])[:n_voices].tolist()
+        shuffled = [_shuffled(piece[name], rng) for name in names]
+        picks = []
+        for index, part in enumerate(order):
+            takes, number = shuffled[part], order[:index].count(part)
+            picks.append(takes[number :: order.count(part)] or [takes[number % len(takes)]])
+        first = random_start(min((takes[0] for takes in picks), key=lambda take: take.n_frames), self.frames, rng)
+        return [(takes, first) for takes in picks]
 
-    def _apart(self, rng: Generator, n_voices: int) -> list[tuple[Take, int]]:
-        """Return any takes, each with its own start."""
+    def _apart(self, rng: Generator, n_voices: int) -> list[tuple[list[Take], int]]:
+        """Return singers of any parts for each voice, each with its own start."""
         picks = []
         for _ in range(n_voices):
-            takes = all_takes(self.banks[int(rng.integers(len(self.banks)))])
-            take = takes[choose(rng, [take.n_frames for take in takes])]
-            picks.append((take, random_start(take, self.frames, rng)))
+            parts = [takes for piece in self.banks[int(rng.integers(len(self.banks)))] for takes in piece.values()]
+            takes = _shuffled(parts[choose(rng, [sum(take.n_frames for take in takes) for takes in parts])], rng)
+            picks.append((takes, random_start(takes[0], self.frames, rng)))
         return picks
 
 
@@ -177,16 +211,34 @@ def _is_sung(f0: Float32) -> bool:
     return bool((f0 > 0).any(axis=0).mean() >= _MIN_VOICED)
 
 
-def _augmented(stems: Tensor, rng: Generator) -> Tensor:
-    """Return stems, shape (batch, voices, samples), with other timbres and levels, in three of ten cases in a room."""
-    stems = augment.equalise(stems, rng, strength_db=4.0)
-    for ensemble in stems:
-        if rng.random() < 0.3:
-            ratio = float(np.exp2(rng.uniform(-0.25, 0.25)))
-            voice = int(rng.integers(len(ensemble)))
-            ensemble[voice] = augment.shift_formants(ensemble[voice], ratio)
-    stems = stems * random_gain(rng, (*stems.shape[:2], 1))
-    return augment.reverberate(stems, rng) if rng.random() < 0.3 else stems
+def _shuffled(takes: Sequence[Take], rng: Generator) -> list[Take]:
+    return [takes[index] for index in rng.permutation(len(takes))]
+
+
+def _augmented(singers: Tensor, rng: Generator) -> Tensor:
+    """Return singers, shape (singers, samples), with other timbres."""
+    singers = augment.equalise(singers, rng, strength_db=4.0)
+    if rng.random() < 0.3:
+        ratio = float(np.exp2(rng.uniform(-0.25, 0.25)))
+        index = int(rng.integers(len(singers)))
+        singers[index] = augment.shift_formants(singers[index], ratio)
+    return singers
+
+
+def _estimated(room: RoomParameters, rng: Generator) -> RoomParameters:
+    """Return a room with the errors of an estimate, as a network meets it in recordings."""
+    time, ratio = rng.uniform(-_TIME_ERROR, _TIME_ERROR), rng.uniform(-_RATIO_ERROR, _RATIO_ERROR)
+    return RoomParameters(room.reverberation_time * (1 + time), room.ratio + ratio)
+
+
+def _together(rooms: Sequence[RoomParameters | None]) -> RoomParameters | None:
+    """Return the rooms of a batch, or None if all excerpts are dry."""
+    if not any(rooms):
+        return None
+    all_rooms = [room or RoomParameters.of() for room in rooms]
+    return RoomParameters(
+        torch.stack([room.reverberation_time for room in all_rooms]), torch.stack([room.ratio for room in all_rooms])
+    )
 
 
 def random_gain(rng: Generator, shape: tuple[int, ...], limit_db: float = 6.0) -> Tensor:

@@ -2,7 +2,8 @@
 
 The parameter estimator learns without targets that the power of the synthesised voices adds up to the power of the
 mixture. With stems as targets, it learns that the masks of the voices leave little of the other voices, and that each
-voice matches its stem. The tracker learns with f0 as target, by cross-entropy.
+voice matches its stem. In a room, the network hears the mixture without the room, and the room is added to the power
+of its voices before they are compared. The tracker learns with f0 as target, by cross-entropy.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, power, stft
+from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, istft, power, squared_magnitude, stft
 from vocalsep.f0.network import Logits, Tracker, harmonic_stack, normalised
 from vocalsep.model.masks import soft_masks
+from vocalsep.model.room import RoomParameters, dried, reverberation
 from vocalsep.model.synthesizer.parameters import VoiceParameters
 from vocalsep.model.synthesizer.spectrogram import voice_powers
 from vocalsep.timebase import MODEL_SAMPLE_RATE
@@ -21,6 +23,7 @@ from vocalsep.training.data import Batch
 _GRIDS = tuple(StftGrid.of_duration(MODEL_SAMPLE_RATE, window / MODEL_SAMPLE_RATE) for window in (2048, 1024, 512))
 """Grids of the spectrograms that are compared."""
 _FLOOR = 1e-3  # magnitude, relative to the mixture's mean, below which differences do not count (-60 dB)
+_TINY = 1e-20
 _STEP = 3  # every third frame is compared: windows of 128 ms overlap enough, and a step takes half the time
 
 _STEM_SHARE = 0.3  # weight of the distance between stems and voices, next to the distortion
@@ -44,30 +47,54 @@ def spectral_distance(expected_power: Tensor, target_power: Tensor) -> Tensor:
     return linear + logarithmic
 
 
-def mixture_loss(parameters: VoiceParameters, mixture: Tensor) -> Tensor:
-    """Return the unsupervised loss for mixtures of shape (batch, samples) at 16 kHz.
+def dried_waveform(waveform: Tensor, room: RoomParameters | None, grid: StftGrid = _GRIDS[0]) -> Tensor:
+    """Return waveforms, shape (batch, samples), without their rooms, shape (batch,); the phase stays as it is."""
+    if room is None:
+        return waveform
+    with torch.no_grad():
+        spectrum = stft(waveform, grid)
+        heard = squared_magnitude(spectrum)
+        gain = (dried(heard, room)[0] / heard.clamp_min(_TINY)).sqrt()
+        return istft(gain * spectrum, grid, waveform.shape[-1])
 
-    It is the multi-resolution spectral distance of US (section III).
+
+def mixture_loss(parameters: VoiceParameters, mixture: Tensor, room: RoomParameters | None = None) -> Tensor:
+    """Return the unsupervised loss for mixtures of shape (batch, samples) at 16 kHz, in rooms of shape (batch,).
+
+    It is the multi-resolution spectral distance of US (section III). The room is added to the power of the voices.
     """
     distances = [
-        spectral_distance(voices.sum(dim=-3), power(mixture, grid)[..., ::_STEP])
+        spectral_distance(_heard(voices, room).sum(dim=-3), power(mixture, grid)[..., ::_STEP])
         for voices, grid in zip(voice_powers(parameters, _GRIDS, step=_STEP), _GRIDS, strict=True)
     ]
     return torch.stack(distances).mean()
 
 
-def stem_loss(parameters: VoiceParameters, mixture: Tensor, stems: Tensor) -> Tensor:
+def stem_loss(
+    parameters: VoiceParameters,
+    mixture: Tensor,
+    stems: Tensor,
+    room: RoomParameters | None = None,
+    dry: Tensor | None = None,
+) -> Tensor:
     """Return the supervised loss for mixtures of shape (batch, samples) and stems of shape (batch, voices, samples).
 
-    It is the distortion of the masked mixture, plus the spectral distance between each voice and its stem.
+    It is the distortion of the masked mixture, plus the spectral distance between each voice and its stem. In rooms,
+    shape (batch,), mixtures and stems hold the reverberation, and `dry` are the mixtures without it.
     """
     grid = _GRIDS[0]
-    frequency = instantaneous_frequency(mixture, grid)[..., ::_STEP]
-    plain, sharp = voice_powers(parameters, (grid, grid), step=_STEP, instantaneous_frequency=(None, frequency))
+    frequency = instantaneous_frequency(mixture if dry is None else dry, grid)[..., ::_STEP]
+    powers = voice_powers(parameters, (grid, grid), step=_STEP, instantaneous_frequency=(None, frequency))
+    plain, sharp = (_heard(voices, room) for voices in powers)
     spectrum, target = stft(mixture, grid)[..., ::_STEP], stft(stems, grid)[..., ::_STEP]
     error = soft_masks(sharp) * spectrum[:, None] - target
-    distance = spectral_distance(plain.flatten(0, 1), target.abs().square().flatten(0, 1))
+    distance = spectral_distance(plain.flatten(0, 1), squared_magnitude(target).flatten(0, 1))
     return distortion(error, target, spectrum) + _STEM_SHARE * distance
+
+
+def _heard(voices: Tensor, room: RoomParameters | None) -> Tensor:
+    """Return the power that is heard of voices in a room, from the power that they sing in every third frame."""
+    return voices if room is None else voices + reverberation(voices, room, step=_STEP)[..., :-1]
 
 
 def distortion(error: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
@@ -90,9 +117,12 @@ def distortion(error: Tensor, target: Tensor, mixture: Tensor) -> Tensor:
 
 
 def estimator_loss(network: nn.Module, batch: Batch) -> Tensor:
-    """Return the unsupervised loss of a network that estimates parameters."""
+    """Return the unsupervised loss of a network that estimates parameters.
+
+    The network hears the mixtures without their rooms. With the rooms, its voices must add up to the mixtures.
+    """
     mixture, f0 = _on_device(network, batch.mixture, batch.f0)
-    return mixture_loss(network(mixture, f0), mixture)
+    return mixture_loss(network(dried_waveform(mixture, batch.room), f0), mixture, batch.room)
 
 
 def supervised_loss(network: nn.Module, batch: Batch) -> Tensor:
@@ -100,7 +130,8 @@ def supervised_loss(network: nn.Module, batch: Batch) -> Tensor:
     if batch.stems is None:
         return estimator_loss(network, batch)
     mixture, f0, stems = _on_device(network, batch.mixture, batch.f0, batch.stems)
-    return stem_loss(network(mixture, f0), mixture, stems)
+    dry = dried_waveform(mixture, batch.room)
+    return stem_loss(network(dry, f0), mixture, stems, batch.room, dry)
 
 
 def tracking_loss(logits: Logits, f0: Tensor, pitches: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from vocalsep.separation.separator import Separator
 from vocalsep.timebase import HOP
 from vocalsep.training.data import EXCERPT_FRAMES, MixedSource, MixtureSource, SingerSource, Source
 from vocalsep.training.ensembles import EnsembleSource
+from vocalsep.training.rooms import Rooms, measured_rooms, simulated_rooms
 from vocalsep.training.scores import chorales
 from vocalsep.training.singing import synthetic_pieces
 from vocalsep.training.takes import Piece, Take, all_takes, median_f0, split_piece, split_takes
@@ -50,6 +51,12 @@ class EstimatorData:
         Fraction of the excerpts of single singers whose f0 gets the errors of a tracker.
     held_out : float
         Fraction at the end of every recording that is kept for validation.
+    rooms : tuple of Path
+        Folders of impulse responses of rooms that single singers are put into.
+    simulated_rooms : int
+        Number of simulated rooms besides them.
+    seed : int
+        Random seed of the simulated rooms.
     """
 
     mixtures: Path | None = None
@@ -58,10 +65,15 @@ class EstimatorData:
     singers: tuple[str, ...] = ()
     f0_errors: float = 0.0
     held_out: float = 0.1
+    rooms: tuple[Path, ...] = ()
+    simulated_rooms: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.mixtures is None and not self.singers:
             raise OptionError("there is nothing to train on; expected a folder of recordings, or of single singers")
+        if self.rooms and not self.singers:
+            raise OptionError("rooms are for single singers, but there are none", parameter="rooms")
         for name in ("guides", "voices"):
             if self.mixtures is None and getattr(self, name) is not None:
                 raise OptionError(f"{name} describes recordings of choirs, but there are none", parameter=name)
@@ -77,11 +89,16 @@ class EstimatorData:
             found.append((MixtureSource(training), MixtureSource(held_out, _validation_frames(held_out))))
         if self.singers:
             pieces = load_pieces(singer_folders(self.singers), separator.crepe, self.held_out)
-            found.append(singer_sources(*pieces, f0_errors=self.f0_errors))
+            found.append(singer_sources(*pieces, f0_errors=self.f0_errors, rooms=self._rooms()))
         if len(found) == 1:
             return found[0]
         (mixtures, _), (singers, validation) = found
         return MixedSource(mixtures, singers, _MIXTURE_SHARE), validation
+
+    def _rooms(self) -> Rooms | None:
+        measured = [responses for folder in self.rooms for responses in measured_rooms(folder)]
+        simulated = simulated_rooms(self.simulated_rooms, np.random.default_rng(self.seed))
+        return Rooms(measured, simulated) if measured or simulated else None
 
     def _mixture(self, name: str, path: Path, separator: Separator) -> Take:
         """Load a recording of a choir with the f0 of its guides, or track it."""
@@ -180,11 +197,16 @@ def load_singers(folder: Path, singers: Sequence[str] | None, crepe: Crepe) -> P
     return {part: piece[part] for part in sorted(piece, key=lambda part: -median_f0(piece[part][0].f0))}
 
 
-def singer_sources(training: list[Piece], held_out: list[Piece], *, f0_errors: float = 0.0) -> Sources[SingerSource]:
-    """Return sources that mix single singers: random ensembles for training, plain quartets for validation."""
+def singer_sources(
+    training: list[Piece], held_out: list[Piece], *, f0_errors: float = 0.0, rooms: Rooms | None = None
+) -> Sources[SingerSource]:
+    """Return sources that mix single singers: random ensembles for training, plain quartets for validation.
+
+    With rooms, half of both sing in a room.
+    """
     frames = _validation_frames(all_takes(held_out))
-    validation = SingerSource(held_out, voices=(4, 4), frames=frames, augmented=False)
-    return SingerSource(training, f0_errors=f0_errors), validation
+    validation = SingerSource(held_out, voices=(4, 4), frames=frames, augmented=False, rooms=rooms)
+    return SingerSource(training, f0_errors=f0_errors, rooms=rooms), validation
 
 
 def _validation_frames(takes: list[Take]) -> int:
