@@ -18,7 +18,7 @@ from vocalsep.f0.grid import F0sLike
 from vocalsep.f0.monophonic import VOICING_THRESHOLD, f0_from_downmixes
 from vocalsep.f0.network import Tracker
 from vocalsep.f0.tracks import F0Tracks
-from vocalsep.options import DEFAULT_VOICES, NetworkOptions, SeparationOptions
+from vocalsep.options import DEFAULT_VOICES, NetworkOptions, RoomLike, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
 from vocalsep.separation.result import Separation
 from vocalsep.separation.separator import Separator
@@ -36,6 +36,7 @@ def separate(
     model: str | os.PathLike[str] = NetworkOptions.model,
     device: str = NetworkOptions.device,
     tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+    room: RoomLike = SeparationOptions.room,
     residual: bool = SeparationOptions.residual,
     adapt: bool = SeparationOptions.adapt,
     progress: ProgressCallback = no_progress,
@@ -64,6 +65,8 @@ def separate(
         "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
     tracker : str or path
         Weights of the f0 tracker, likewise; they are used if `f0s` is None.
+    room : float or str
+        Reverberation time (T60) in s of the room that the recording sounds in, "auto" to estimate it, or "none".
     residual : bool
         Put passages in which no voice sings into a stem named "residual" instead of sharing them among the voices.
     adapt : bool
@@ -103,7 +106,9 @@ def separate(
         with Downmix.of_recording(recording) as downmix:
             f0s = separator.track(downmix, f0s, voices, progress)
             separator = adapt_to(separator, [(downmix, f0s)], progress=progress).separator
-    return separator.separate(audio, f0s, sample_rate=sample_rate, voices=voices, residual=residual, progress=progress)
+    return separator.separate(
+        audio, f0s, sample_rate=sample_rate, voices=voices, room=room, residual=residual, progress=progress
+    )
 
 
 def separate_file(
@@ -114,6 +119,7 @@ def separate_file(
     model: str | os.PathLike[str] = NetworkOptions.model,
     device: str = NetworkOptions.device,
     tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+    room: RoomLike = SeparationOptions.room,
     residual: bool = SeparationOptions.residual,
     adapt: bool = SeparationOptions.adapt,
     progress: ProgressCallback = no_progress,
@@ -128,6 +134,7 @@ def separate_file(
         model=model,
         device=device,
         tracker=tracker,
+        room=room,
         residual=residual,
         adapt=adapt,
         progress=progress,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from vocalsep.errors import OptionError, VoicesError, shown
 from vocalsep.paths import validate_template
@@ -29,8 +30,14 @@ CLIP_MODES = ("rescale", "clamp", "none")
 DEFAULT_VOICES = "SATB"
 """Voices to separate if neither the user nor f0 tracks name them."""
 
+LONGEST_ROOM = 20.0
+"""Longest reverberation time in s that a user can name; a large cathedral has 8 s."""
+
 RESIDUAL = "residual"
 """Name of the stem with the sound of passages in which no voice sings."""
+
+RoomLike: TypeAlias = "float | str"
+"""A reverberation time in s, "auto" or "none"."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,8 @@ class SeparationOptions:
     ----------
     voices : str, int or sequence of str or Voice, optional
         See `vocalsep.parse_voices`. None takes the names of the f0 tracks if there are any, else SATB.
+    room : float or str
+        The room that the recording sounds in: its reverberation time (T60) in s, "auto" to estimate it, or "none".
     residual : bool
         Put passages in which no voice sings into a stem of their own instead of sharing them among the voices.
     adapt : bool
@@ -81,6 +90,7 @@ class SeparationOptions:
     """
 
     voices: VoicesLike | None = None
+    room: RoomLike = "auto"
     residual: bool = False
     adapt: bool = False
     adapt_seconds: float | None = None
@@ -90,6 +100,7 @@ class SeparationOptions:
         if self.voices is not None:
             object.__setattr__(self, "voices", parse_voices(self.voices))
             self.stem_names()
+        object.__setattr__(self, "room", _validated_room(self.room))
         if self.adapt_seconds is not None and not 0 < self.adapt_seconds < math.inf:
             raise OptionError(
                 f"adapt_seconds is {shown(self.adapt_seconds)}; expected a number above 0", parameter="adapt_seconds"
@@ -124,6 +135,21 @@ class SeparationOptions:
     def parts(self) -> tuple[Voice, ...]:
         """The voices to find in a recording without f0 tracks."""
         return parse_voices(DEFAULT_VOICES if self.voices is None else self.voices)
+
+
+def _validated_room(room: RoomLike) -> RoomLike:
+    if room in ("auto", "none"):
+        return room
+    try:
+        seconds = float(room)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST_ROOM:
+        raise OptionError(
+            f"room is {shown(room)}; expected auto, none, or a reverberation time up to {LONGEST_ROOM:g} s",
+            parameter="room",
+        )
+    return seconds
 
 
 @dataclass(frozen=True)

@@ -195,8 +195,9 @@ def _adapt(
 
     chosen = options.separation
     with AudioReader(job.source) as reader, Downmix.of_recording(reader) as downmix:
-        tracks = separator.track(downmix, options.f0s, chosen.voices, progress)
-        recordings = [(downmix, tracks)]
+        analysis = separator.analyse(downmix, options.f0s, chosen.voices, room=chosen.room, progress=progress)
+        tracks = analysis.tracks
+        recordings = [(analysis.dry, tracks)]
         try:
             adapted = adapt(separator, recordings, seconds=chosen.adapt_seconds, seed=chosen.seed, progress=progress)
         except AudioError as error:  # too little singing

@@ -16,7 +16,7 @@ from vocalsep.batch.plan import Job, make_plan
 from vocalsep.batch.record import make_setup
 from vocalsep.batch.report import NAME, check_report_path, write_report
 from vocalsep.errors import AudioError, OptionError, OutputError, printable, shown
-from vocalsep.options import NetworkOptions, OutputOptions, SeparationOptions
+from vocalsep.options import NetworkOptions, OutputOptions, RoomLike, SeparationOptions
 from vocalsep.threads import threads_per_job
 from vocalsep.voices import VoicesLike
 
@@ -203,6 +203,7 @@ def separate_files(
     separation: SeparationOptions = SeparationOptions(),  # noqa: B008 (frozen)
     output: OutputOptions = OutputOptions(),  # noqa: B008
     voices: VoicesLike | None = None,
+    room: RoomLike | None = None,
     residual: bool | None = None,
     adapt: bool | None = None,
     adapt_seconds: float | None = None,
@@ -262,7 +263,13 @@ def separate_files(
     []
     """
     separation = _replaced(
-        separation, voices=voices, residual=residual, adapt=adapt, adapt_seconds=adapt_seconds, seed=seed
+        separation,
+        voices=voices,
+        room=room,
+        residual=residual,
+        adapt=adapt,
+        adapt_seconds=adapt_seconds,
+        seed=seed,
     )
     output = _replaced(
         output, format=format, bit_depth=bit_depth, clip_mode=clip_mode, two_stems=two_stems, filename=filename

@@ -86,11 +86,16 @@ class Display(Monitor):
             click.echo(f"Note: {source}: {note}", err=True)
         where = "Ray" if self._run.batch.ray else self._run.options.networks.device
         click.echo(f"{source}: {seconds:.1f} s, separated in {result.elapsed:.1f} s on {where}")
+        click.echo(f"  room: {_room(summary['room'])}")
         if summary["adaptation"]:
             click.echo(f"  {summary['adaptation']}")
         for name, path in result.files.items():
             share = summary["singing"].get(name)
             click.echo(f"  {printable(path)}" + ("" if share is None else f"  (sings {share:.0%} of the time)"))
+
+
+def _room(room: Mapping[str, float] | None) -> str:
+    return "dry" if room is None else f"about {room['reverberation_time']:.1f} s of reverberation"
 
 
 def _notes(summary: Mapping[str, Any], seconds: float) -> Iterator[str]:

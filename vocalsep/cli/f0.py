@@ -71,7 +71,7 @@ def f0(
     guided = f0_tracks(None, guides, voices, crepe, device)
     separator = Separator(device=device, tracker=tracker)
     with AudioReader(file) as reader, Downmix.of_recording(reader) as downmix:
-        tracks = separator.track(downmix, guided, voices)
+        tracks = separator.analyse(downmix, guided, voices).tracks
         written = [table]
         if per_voice:
             written = tracks.to_csv_per_voice(table)

@@ -23,7 +23,7 @@ from vocalsep.options import CLIP_MODES, FORMATS, NetworkOptions, OutputOptions,
 _OPTION_GROUPS = {
     "Output": ("out", "filename", "format", "bit_depth", "clip_mode", "two_stems", "residual"),
     "Voices and f0": ("voices", "f0s", "guides", "crepe", "tracker"),
-    "Separation": ("model", "device", "adapt", "adapt_seconds", "seed"),
+    "Separation": ("room", "model", "device", "adapt", "adapt_seconds", "seed"),
     "Many files": ("recursive", "overwrite", "dry_run", "jobs", "ray", "report"),
 }
 
@@ -48,6 +48,12 @@ _option = partial(click.option, show_default=True)
     "as it is (none).",
 )
 @click.option("--two-stems", metavar="VOICE", help="Write two stems: VOICE (alto) and everything else (no_alto).")
+@_option(
+    "--room",
+    default=SeparationOptions.room,
+    metavar="SECONDS",
+    help="Reverberation time (T60) of the place, auto to estimate it, or none.",
+)
 @click.option("--residual", is_flag=True, help="Put passages in which nobody sings into a stem of their own.")
 @voices_option()
 @f0_option
@@ -83,6 +89,7 @@ def separate(
     bit_depth: str | None,
     clip_mode: str,
     two_stems: str | None,
+    room: str,
     residual: bool,
     voices: str | None,
     f0s: Path | None,
@@ -129,7 +136,7 @@ def separate(
     planned = prepare(
         files,
         out,
-        SeparationOptions(voices, residual, adapt, adapt_seconds, seed),
+        SeparationOptions(voices, room, residual, adapt, adapt_seconds, seed),
         OutputOptions(format, bit_depth, clip_mode, two_stems, filename),
         NetworkOptions(model, tracker, crepe, device),
         BatchOptions(recursive, overwrite, jobs, ray, report),

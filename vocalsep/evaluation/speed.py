@@ -50,7 +50,8 @@ def load_stereo(path: Path) -> Float32:
 def time_stages(separator: Separator, waveform: Float32) -> dict[str, float]:
     """Return the seconds that the stages of a separation of a repeated recording take, without input and output.
 
-    The stages are "reading" (downmix and resampling), "f0", "parameters" (estimating and fitting) and "masks".
+    The stages are "reading" (downmix and resampling), "analysis" (room and f0), "parameters" (estimating and fitting)
+    and "masks".
     """
     waveform = np.concatenate(list(repeated(waveform, STAGE_SECONDS)), axis=1)
     separator.separate(waveform[:, : 4 * SAMPLE_RATE], sample_rate=SAMPLE_RATE)  # warms up
@@ -58,17 +59,17 @@ def time_stages(separator: Separator, waveform: Float32) -> dict[str, float]:
     times = [time.perf_counter()]
     with Downmix.of_recording(recording) as downmix:
         times.append(time.perf_counter())
-        tracks = separator.track(downmix)
+        analysis = separator.analyse(downmix)
         times.append(time.perf_counter())
-        for chunk in chunks(tracks.n_frames, CHUNK_FRAMES):
-            separator.parameters(downmix, tracks, chunk.first, chunk.last)
+        for chunk in chunks(analysis.tracks.n_frames, CHUNK_FRAMES):
+            separator.parameters(analysis.dry, analysis.tracks, chunk.first, chunk.last)
         times.append(time.perf_counter())
-        for _ in separator.stems(recording, downmix, tracks):
+        for _ in separator.stems(recording, analysis):
             pass
         times.append(time.perf_counter())
-    reading, f0, parameters, stems = np.diff(times)
+    reading, found, parameters, stems = np.diff(times)
     # `stems` estimates the parameters again before it cuts.
-    return {"reading": reading, "f0": f0, "parameters": parameters, "masks": max(0.0, stems - parameters)}
+    return {"reading": reading, "analysis": found, "parameters": parameters, "masks": max(0.0, stems - parameters)}
 
 
 def measure_file(waveform: Float32, minutes: float, networks: NetworkOptions) -> FileCost:

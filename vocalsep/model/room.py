@@ -26,6 +26,15 @@ from vocalsep.timebase import HOP
 
 _KEPT = 0.1  # share of the power that stays where the room explains all of it
 
+_TIMES = tuple(0.2 * 1.3**step for step in range(13))  # s: candidates for T60, from 0.2 to 4.7
+_BINS, _FRAMES = slice(0, 512, 2), 2  # that count in the estimate: below 4 kHz, every second of both
+_STEPS = 30  # of the levels: they change by less than 1 % after that
+# In a room time has a direction. A shorter room counts only if reverberation explains this much more than the same
+# filter run backwards in time does, or the model's own errors, which are the same in both directions, would be a room.
+# Chosen on dry and reverberant ensembles of singers 1 and 2.
+_LONG, _ARROW = 0.65, 0.93  # s, and ratio of the divergences
+_TINY = 1e-12
+
 
 @dataclass(frozen=True)
 class RoomParameters:
@@ -51,6 +60,18 @@ class RoomParameters:
         """Return decay a and level b for frames that are `step` * 16 ms apart, shape (..., 1, 1) both."""
         decay = 10 ** (-6 * HOP * step / self.reverberation_time)[..., None, None]
         return decay, (1 - decay) * 10 ** (-self.ratio / 10)[..., None, None]
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether there is no room."""
+        return bool((self.reverberation_time == 0).all())
+
+    def as_dict(self) -> dict[str, float]:
+        """Return T60 in s and the ratio in dB, rounded, by their names."""
+        return {
+            "reverberation_time": round(float(self.reverberation_time), 2),
+            "ratio": round(float(self.ratio), 1),
+        }
 
 
 def reverberation(power: Tensor, room: RoomParameters, before: Tensor | None = None, step: int = 1) -> Tensor:
@@ -87,3 +108,53 @@ def dried(power: Tensor, room: RoomParameters, before: Tensor | None = None) -> 
         dry[..., frame] = torch.maximum(heard - tail, _KEPT * heard)
         tail = decay * tail + level * dry[..., frame]
     return dry, tail
+
+
+def estimate(sung: Tensor, heard: Tensor, reverberation_time: float | None = None) -> RoomParameters:
+    """Return the room of a recording, from the power that its voices sing by the model.
+
+    The recording's power is explained as a sum of three parts: the voices, their reverberation, and a steady
+    background (the mean over time in each bin), which takes what the model does not explain. For each candidate of T60,
+    multiplicative steps give the levels of the parts with the least Kullback-Leibler divergence, a convex problem, and
+    the best candidate wins. A room that is shorter than the window only blurs the notes a little more than the model
+    does, so it counts as none.
+
+    Parameters
+    ----------
+    sung, heard : Tensor, shape (frequency bins, frames)
+        Power of all voices and of the recording, on the STFT grid of the model rate.
+    reverberation_time : float, optional
+        T60 in s if it is known; then only the ratio is estimated.
+
+    References
+    ----------
+    D. D. Lee, H. S. Seung, "Algorithms for non-negative matrix factorization", NIPS 2000.
+    """
+    voices, target = sung[_BINS], heard[_BINS]
+    if not bool(target.any() and voices.any()):
+        return RoomParameters.of()
+    background = target.mean(dim=-1, keepdim=True).expand_as(target)
+
+    def explained(time: float, *, backwards: bool = False) -> tuple[float, float, float]:
+        """Return the divergence with a room, its T60 and its ratio."""
+        tail = reverberation((voices.flip(-1) if backwards else voices)[None], RoomParameters.of(time, 0.0))[0, :, :-1]
+        parts = torch.stack([voices, tail.flip(-1) if backwards else tail, background])[..., ::_FRAMES].flatten(1)
+        levels, divergence = _fitted_levels(parts, target[:, ::_FRAMES].flatten())
+        return divergence, time, 10 * math.log10(float(levels[0] / levels[1].clamp_min(_TINY)))
+
+    if reverberation_time is not None:
+        return RoomParameters.of(*explained(reverberation_time)[1:])
+    divergence, time, ratio = min(map(explained, _TIMES))
+    is_room = time > _TIMES[0] and (time > _LONG or divergence < _ARROW * explained(time, backwards=True)[0])
+    return RoomParameters.of(time, ratio) if is_room else RoomParameters.of()
+
+
+def _fitted_levels(parts: Tensor, target: Tensor) -> tuple[Tensor, float]:
+    """Return the levels of the parts, shape (parts, n), whose sum is closest to the target, and their divergence."""
+    sums = parts.sum(dim=-1).clamp_min(_TINY)
+    levels = target.sum() / sums / len(parts)
+    for _ in range(_STEPS):
+        levels = levels * (parts @ (target / (levels @ parts + _TINY))) / sums
+    expected = levels @ parts + _TINY
+    divergence = (target * torch.log((target + _TINY) / expected) - target + expected).sum() / target.sum()
+    return levels, float(divergence)

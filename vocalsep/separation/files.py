@@ -36,6 +36,8 @@ class StemSummary:
     """Number of samples that were clipped, in all stems."""
     singing: Mapping[str, float]
     """Share of the time that each voice sings, in [0, 1]."""
+    room: Mapping[str, float] | None
+    """Reverberation time (T60) in s and direct-to-reverberant ratio in dB; None without a room."""
 
 
 def write_stems(
@@ -60,8 +62,8 @@ def write_stems(
         AudioReader(source) as reader,
         Downmix.of_recording(reader, lambda done: progress("reading", done)) as downmix,
     ):
-        tracks = separator.track(downmix, f0s, options.voices, progress)
-        names = options.stem_names(tracks.names)
+        analysis = separator.analyse(downmix, f0s, options.voices, room=options.room, progress=progress)
+        names = options.stem_names(analysis.tracks.names)
         paths = [targets[name] for name in output.files_of(names)]
         form = StemFormat(
             output.format,
@@ -72,7 +74,7 @@ def write_stems(
             reader.tags,
             output.clip_mode == "clamp",
         )
-        blocks = separator.stems(reader, downmix, tracks, residual=options.residual, progress=progress)
+        blocks = separator.stems(reader, analysis, residual=options.residual, progress=progress)
         if output.two_stems is not None:
             blocks = _with_the_rest(blocks, names.index(output.files_of(names)[0]))
         gain = 1.0
@@ -88,7 +90,8 @@ def write_stems(
             bit_depth=form.bit_depth,
             gain=gain,
             clipped=clipped,
-            singing=singing_shares(tracks),
+            singing=singing_shares(analysis.tracks),
+            room=None if analysis.room.is_dry else analysis.room.as_dict(),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from vocalsep.audio import Float32
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.files import check_place, part_path
+from vocalsep.model.room import RoomParameters
 from vocalsep.options import OutputOptions
 from vocalsep.paths import stem_paths
 from vocalsep.separation.encode import StemFormat, encode, rescaling_gain
@@ -30,11 +31,14 @@ class Separation:
         F0 of the voices on the 16-ms grid.
     sample_rate : int
         Sample rate in Hz, that of the recording.
+    room : RoomParameters
+        The room of the recording, as estimated or given.
     """
 
     stems: Mapping[str, Float32]
     f0: F0Tracks
     sample_rate: int
+    room: RoomParameters = field(default_factory=RoomParameters.of)
 
     @property
     def confidence(self) -> Float32 | None:

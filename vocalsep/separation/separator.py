@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +21,7 @@ from vocalsep.audio.downmix import Downmix
 from vocalsep.audio.recording import ArrayRecording, Recording
 from vocalsep.device import resolve_device
 from vocalsep.dsp.chunks import Chunk
-from vocalsep.dsp.stft import StftGrid
+from vocalsep.dsp.stft import StftGrid, power
 from vocalsep.errors import AudioError
 from vocalsep.f0 import polyphonic
 from vocalsep.f0.crepe import Crepe
@@ -30,15 +31,19 @@ from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.estimator import Estimator
 from vocalsep.model.fitting import fit
 from vocalsep.model.masks import residual_gate
-from vocalsep.model.synthesizer import VoiceParameters
-from vocalsep.options import NetworkOptions, SeparationOptions
+from vocalsep.model.room import RoomParameters, estimate
+from vocalsep.model.synthesizer import VoiceParameters, voice_power
+from vocalsep.options import NetworkOptions, RoomLike, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
+from vocalsep.separation.analysis import Analysis, excerpt, without_room
 from vocalsep.separation.result import Separation
 from vocalsep.separation.streaming import PARAMETER_CONTEXT, cut_stems, recorded_chunks
 from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.voices import VoicesLike
 from vocalsep.weights import load_network
 
+_GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
+_HIDDEN = 3.0  # dB: f0 that is tracked in a reverberant recording follows the reverberation and hides part of it
 _FIT_CONTEXT = 48  # frames: more than the steps of fitting reach
 _WINDOW_FRAMES = 8  # half a window of the STFT that the estimator's features are read from
 
@@ -107,19 +112,64 @@ class Separator:
         *,
         sample_rate: int = MODEL_SAMPLE_RATE,
         voices: VoicesLike | None = None,
+        room: RoomLike = SeparationOptions.room,
         residual: bool = SeparationOptions.residual,
         progress: ProgressCallback = no_progress,
     ) -> Separation:
         """Separate a recording; see `vocalsep.separate`."""
         recording = ArrayRecording(validate_waveform(audio), validate_sample_rate(sample_rate))
         with Downmix.of_recording(recording, lambda done: progress("reading", done)) as downmix:
-            tracks = self.track(downmix, f0s, voices, progress)
-            names = SeparationOptions(residual=residual).stem_names(tracks.names)
-            blocks = list(self.stems(recording, downmix, tracks, residual=residual, progress=progress))
+            analysis = self.analyse(downmix, f0s, voices, room=room, progress=progress)
+            names = SeparationOptions(residual=residual).stem_names(analysis.tracks.names)
+            blocks = list(self.stems(recording, analysis, residual=residual, progress=progress))
         stems = np.concatenate(blocks, axis=-1)
         shape = np.shape(audio)
         named = {name: stem.reshape(shape) for name, stem in zip(names, stems, strict=True)}
-        return Separation(named, tracks, recording.sample_rate)
+        return Separation(named, analysis.tracks, recording.sample_rate, analysis.room)
+
+    def analyse(
+        self,
+        downmix: Downmix,
+        f0s: F0sLike = None,
+        voices: VoicesLike | None = None,
+        *,
+        room: RoomLike = SeparationOptions.room,
+        progress: ProgressCallback = no_progress,
+    ) -> Analysis:
+        """Return the room of a recording, the recording without it, and the f0 of its voices.
+
+        The room is estimated first, from excerpts as they are: f0 is tracked and parameters are estimated in spite of
+        the reverberation. Then it is taken out of the whole recording, and f0 is tracked in what is left.
+
+        Parameters
+        ----------
+        downmix : Downmix
+            The recording.
+        f0s, voices, room, progress
+            See `vocalsep.separate`.
+
+        Raises
+        ------
+        F0Error
+            If the f0s cannot be used, or do not fit the voices or the recording.
+        """
+        supplied = None if f0s is None else self.track(downmix, f0s, voices)
+        found = RoomParameters.of()
+        if room != "none":
+            found = self._room(downmix, supplied, voices, None if room == "auto" else float(room))
+        dry = without_room(downmix, found)
+        return Analysis(dry, supplied or self.track(dry, None, voices, progress), found)
+
+    def _room(
+        self, downmix: Downmix, tracks: F0Tracks | None, voices: VoicesLike | None, reverberation_time: float | None
+    ) -> RoomParameters:
+        """Estimate the room of a recording; without f0 tracks, f0 is tracked in excerpts of it."""
+        part, supplied = excerpt(downmix, tracks)
+        parameters = self.parameters(part, self.track(part, supplied, voices))
+        with torch.inference_mode():
+            sung = voice_power(parameters, _GRID).sum(dim=0)
+            found = estimate(sung, power(self._read(part, 0, part.n_frames), _GRID), reverberation_time)
+        return found if supplied is not None else replace(found, ratio=found.ratio - _HIDDEN)
 
     def track(
         self,
@@ -184,8 +234,7 @@ class Separator:
     def stems(
         self,
         recording: Recording,
-        downmix: Downmix,
-        tracks: F0Tracks,
+        analysis: Analysis,
         *,
         residual: bool = SeparationOptions.residual,
         progress: ProgressCallback = no_progress,
@@ -196,8 +245,8 @@ class Separator:
         ----------
         recording : Recording
             The recording at its own sample rate, with all its channels.
-        downmix, tracks : Downmix, F0Tracks
-            Its downmix, and the f0 of its voices on the 16-ms grid.
+        analysis : Analysis
+            Its analysis by `analyse`.
         residual : bool
             Add the residual as the last stem.
         progress : callable
@@ -208,16 +257,19 @@ class Separator:
         AudioError
             If the recording cannot be read, or has changed since its downmix was made.
         """
+        downmix, tracks, room = analysis
         grid = StftGrid.of_duration(recording.sample_rate)
         n_frames = min(grid.n_frames(downmix.source_samples), tracks.n_frames)
         gate = residual_gate(torch.from_numpy(tracks.frequencies)) if residual else None
-        samples = 0
+        samples, reverberation = 0, None
         for chunk, waveform in recorded_chunks(recording, grid, n_frames):
             parameters = self.parameters(
                 downmix, tracks, chunk.first - PARAMETER_CONTEXT, chunk.last + PARAMETER_CONTEXT
             )
             with torch.inference_mode():
-                stems = cut_stems(chunk, waveform, parameters, grid, use_phase=self.fitting, gate=gate)
+                stems, reverberation = cut_stems(
+                    chunk, waveform, parameters, grid, room, use_phase=self.fitting, gate=gate, before=reverberation
+                )
             samples += stems.shape[-1]
             yield stems
             progress("masks", min(1.0, samples / downmix.source_samples))

@@ -17,6 +17,7 @@ from vocalsep.audio.recording import Recording
 from vocalsep.dsp.chunks import Chunk, chunks, with_context
 from vocalsep.dsp.stft import InverseStft, StftGrid, instantaneous_frequency, stft
 from vocalsep.model.masks import soft_masks
+from vocalsep.model.room import RoomParameters, reverberation
 from vocalsep.model.synthesizer import VoiceParameters, voice_power
 
 CHUNK_FRAMES = 750
@@ -46,11 +47,13 @@ def cut_stems(
     samples: Float32,
     parameters: VoiceParameters,
     grid: StftGrid,
+    room: RoomParameters,
     *,
     use_phase: bool = True,
     gate: Tensor | None = None,
-) -> Float32:
-    """Return the stems that soft masks cut out of a chunk of a recording.
+    before: Tensor | None = None,
+) -> tuple[Float32, Tensor | None]:
+    """Return the stems that soft masks cut out of a chunk of a recording, and the reverberation for the next chunk.
 
     Parameters
     ----------
@@ -62,15 +65,21 @@ def cut_stems(
         Parameters of its voices, with `PARAMETER_CONTEXT` frames before and after it where the recording has them.
     grid : StftGrid
         STFT grid of the masks.
+    room : RoomParameters
+        Room of the recording.
     use_phase : bool
         Compare the recording's instantaneous frequency with the harmonics; see `synthesizer.lobes.agreement`.
     gate : Tensor, shape (frames of the recording,), optional
         1 where the voices own the sound, 0 where it goes to the residual stem.
+    before : Tensor, shape (voices, frequency bins), optional
+        Reverberation of the chunks before, as the call for the last of them returned it.
 
     Returns
     -------
-    ndarray, shape (stems, channels, samples of the chunk)
+    stems : ndarray, shape (stems, channels, samples of the chunk)
         One stem for each voice and, with a gate, the residual.
+    after : Tensor, optional
+        Reverberation for the next chunk.
     """
     device = parameters.f0.device
     first_parameter = max(0, chunk.first - PARAMETER_CONTEXT)
@@ -81,6 +90,7 @@ def cut_stems(
     n_stems = parameters.f0.shape[0] + (gate is not None)
     inverses = [InverseStft(grid, (n_stems, waveform.shape[-1]), device) for _ in waveform]
     step = max(1, _BINS_AT_ONCE // grid.n_bins)
+    next_low, after = chunk.last - _MASK_FRAMES, None
     for start in range(low, high, step):
         stop = min(start + step, high)
         local = start - chunk.low, stop - chunk.low
@@ -88,6 +98,11 @@ def cut_stems(
         power = voice_power(
             parameters, grid, start - first_parameter, stop - first_parameter, instantaneous_frequency=frequency
         )
+        if not room.is_dry:
+            tail = reverberation(power, room, before)
+            power, before = power + tail[..., :-1], tail[..., -1]
+            if start <= next_low < stop:
+                after = tail[..., next_low - start]
         masks = soft_masks(power)  # (voices, frequency bins, frames)
         if gate is not None:
             owned = gate[start:stop].to(device)
@@ -97,4 +112,4 @@ def cut_stems(
     first_sample = round(chunk.inner.start * grid.hop_length)
     inner = slice(first_sample, first_sample + round(CHUNK_FRAMES * grid.hop_length))
     stems: Float32 = torch.stack([inverse.result(inner) for inverse in inverses], dim=1).cpu().numpy()
-    return stems
+    return stems, after

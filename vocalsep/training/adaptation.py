@@ -25,7 +25,9 @@ from vocalsep.audio.recording import ArrayRecording
 from vocalsep.dsp.chunks import chunks
 from vocalsep.errors import AudioError, OptionError
 from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.room import RoomParameters
 from vocalsep.progress import ProgressCallback, no_progress
+from vocalsep.separation.analysis import Analysis
 from vocalsep.separation.separator import Separator
 from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training import augment
@@ -145,7 +147,9 @@ def separated(separator: Separator, downmix: Downmix, tracks: F0Tracks) -> Take:
     f0 = np.concatenate([tracks.frequencies[:, part.first : part.last] for part in parts], axis=1)
     excerpts = Downmix.of_array(waveform)
     recording = ArrayRecording(np.float32(excerpts.gain) * waveform[None], MODEL_SAMPLE_RATE)
-    stems = np.concatenate(list(separator.stems(recording, excerpts, F0Tracks(f0, tracks.names))), axis=-1)
+    stems = np.concatenate(
+        list(separator.stems(recording, Analysis(excerpts, F0Tracks(f0, tracks.names), RoomParameters.of()))), axis=-1
+    )
     return Take(stems[:, 0], f0)
 
 
