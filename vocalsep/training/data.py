@@ -233,9 +233,9 @@ def _estimated(room: RoomParameters, rng: Generator) -> RoomParameters:
 
 def _together(rooms: Sequence[RoomParameters | None]) -> RoomParameters | None:
     """Return the rooms of a batch, or None if all excerpts are dry."""
-    if not any(rooms):
+    if all(room is None for room in rooms):
         return None
-    all_rooms = [room or RoomParameters.of() for room in rooms]
+    all_rooms = [RoomParameters.of() if room is None else room for room in rooms]
     return RoomParameters(
         torch.stack([room.reverberation_time for room in all_rooms]), torch.stack([room.ratio for room in all_rooms])
     )

@@ -28,6 +28,8 @@ from vocalsep.timebase import MODEL_SAMPLE_RATE
 _LONGEST = 4 * MODEL_SAMPLE_RATE  # samples of a response: an excerpt is no longer
 _RISE = MODEL_SAMPLE_RATE // 1000  # samples that are kept before the peak of the direct sound
 _DIRECT = MODEL_SAMPLE_RATE * 8 // 1000  # samples after the peak that count as direct sound
+_VOICE_BAND = (100.0, 500.0)  # Hz: edges of the mean spectrum of voices
+_SILENCE = 1e-4  # energy of all later sound, relative to the direct sound, that is no room (-40 dB)
 _DECAY_DB = (-5.0, -25.0)  # part of the decay to which T60 is fitted
 
 _PLACE_DB, _ROOM_DB = 2.0, 2.0  # changes of the direct-to-reverberant ratio, per singer and for all
@@ -52,7 +54,8 @@ class Rooms:
     """
 
     def __init__(self, measured: Sequence[Float32], simulated: Sequence[Float32] = ()) -> None:
-        self.kinds = [kind for kind in (measured, simulated) if kind]
+        kinds = [[(responses, room_of(responses)) for responses in kind] for kind in (measured, simulated)]
+        self.kinds = [kind for kind in kinds if kind]
 
     def draw(self, rng: Generator, sections: Sequence[int]) -> tuple[Tensor, RoomParameters]:
         """Return the responses of all singers in a random room, shape (singers, samples), and its parameters.
@@ -61,12 +64,15 @@ class Rooms:
         direct-to-reverberant ratios differ by a few dB, because some stand nearer or face the microphone.
         """
         kind = self.kinds[int(rng.integers(len(self.kinds)))]
-        places = kind[int(rng.integers(len(kind)))]
+        places, room = kind[int(rng.integers(len(kind)))]
         order = np.resize(rng.permutation(len(places)), len(sections))
-        responses = places[np.repeat(order, sections)].copy()
-        change = rng.uniform(-_ROOM_DB, _ROOM_DB) + rng.uniform(-_PLACE_DB, _PLACE_DB, (len(responses), 1))
-        responses[:, _RISE + _DIRECT :] *= 10 ** (change / 20)
-        return torch.from_numpy(responses), room_of(responses)
+        responses = places[np.repeat(order, sections)]
+        change_db = rng.uniform(-_ROOM_DB, _ROOM_DB) + rng.uniform(-_PLACE_DB, _PLACE_DB, (len(responses), 1))
+        responses[:, _RISE + _DIRECT :] *= 10 ** (change_db / 20)
+        change = float((10 ** (change_db / 10)).mean())
+        return torch.from_numpy(responses), RoomParameters(
+            room.reverberation_time, room.ratio - 10 * math.log10(change)
+        )
 
 
 def measured_rooms(folder: Path) -> list[Float32]:
@@ -155,22 +161,32 @@ def room_of(responses: Float32) -> RoomParameters:
 
     The ratio is the energy up to 8 ms after the direct sound over that of all later sound. T60 comes from the energy
     that is still to come at each time, in dB, by a line through its decay from -5 to -25 dB after the direct sound
-    (Schroeder). Several responses are taken together, by their mean energy. The responses are those of this module,
-    see `aligned`.
+    (Schroeder). Several responses are taken together, by their mean energy. They are responses of this module, see
+    `aligned`.
+
+    Energies are those of a voice: high frequencies, which die away fast and are weak in voices, count little.
 
     References
     ----------
     M. R. Schroeder, "New method of measuring reverberation time", J. Acoust. Soc. Am. 37, 1965.
     """
-    energy = (responses.astype(np.float64) ** 2).reshape(-1, responses.shape[-1]).mean(axis=0)
+    energy = (_voiced(responses) ** 2).reshape(-1, responses.shape[-1]).mean(axis=0)
     direct, late = energy[: _RISE + _DIRECT].sum(), energy[_RISE + _DIRECT :]
-    if not late.any():
-        return RoomParameters.of()
     remaining = late[::-1].cumsum()[::-1]
+    if remaining[0] < _SILENCE * direct:
+        return RoomParameters.of()
     decay = 10 * np.log10(remaining / remaining[0] + 1e-20)
     first, last = (int((decay > limit).sum()) for limit in _DECAY_DB)
     slope = np.polyfit(np.arange(first, last + 1) / MODEL_SAMPLE_RATE, decay[first : last + 1], 1)[0]
     return RoomParameters.of(-60 / float(slope), 10 * math.log10(direct / remaining[0]))
+
+
+def _voiced(responses: Float32) -> NDArray[np.float64]:
+    """Return responses filtered to the mean spectrum of voices: 6 dB per octave down from both of its edges."""
+    n = 2 * responses.shape[-1]
+    low, high = (1j * np.fft.rfftfreq(n, 1 / MODEL_SAMPLE_RATE) / edge for edge in _VOICE_BAND)
+    filtered: NDArray[np.float64] = np.fft.irfft(np.fft.rfft(responses, n) * low / (1 + low) / (1 + high), n)
+    return filtered[..., : responses.shape[-1]]
 
 
 def in_room(waveforms: Tensor, responses: Tensor) -> Tensor:
