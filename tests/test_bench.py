@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from vocalsep import audio
 from vocalsep.cli import main
 from vocalsep.errors import AudioError, MissingExtraError, OptionError, OutputError, WeightsError
-from vocalsep.evaluation import data_efficiency, separation, speed, tracking, trained
+from vocalsep.evaluation import data_efficiency, rooms, separation, speed, tracking, trained
 from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.baselines.ideal import ideal_parameters, separate_by_parameters, separate_ideal
 from vocalsep.evaluation.degrade import DEGRADATIONS
@@ -25,6 +25,8 @@ from vocalsep.evaluation.systems import NETWORKS, SYSTEMS, NetworkTraining
 from vocalsep.evaluation.trained import Run, TrainedNetworks
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.estimator import Estimator, EstimatorConfig
+from vocalsep.model.room import RoomParameters
+from vocalsep.separation.analysis import Analysis
 from vocalsep.training.takes import Take
 
 pytestmark = pytest.mark.slow
@@ -42,7 +44,7 @@ def tracks_of(ensemble: Ensemble) -> F0Tracks:
 @pytest.fixture(scope="module")
 def quartet(sing) -> Ensemble:
     """Four voices that hold a note for 8.3 s."""
-    return Ensemble(QUARTET, sing(F0 * np.ones(520, np.float32)) / 8)
+    return Ensemble(QUARTET, sing(F0 * np.ones(520, np.float32))[:, None] / 8)
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +59,24 @@ def folder(tmp_path_factory, quartet) -> Path:
 
 class TestEnsembles:
     def test_files_are_named_by_part_and_singer_or_part(self, folder, quartet, tmp_path):
-        np.testing.assert_allclose(load_ensemble(folder, "3").stems, quartet.stems, atol=1e-6)
+        np.testing.assert_allclose(load_ensemble(folder, ["3"]).stems, quartet.stems, atol=1e-6)
         for name, length in (("lead", 20000), ("low_3", 30000)):
             audio.write(tmp_path / f"{name}.wav", 0.1 * np.ones(length), RATE)
-        ensemble = load_ensemble(tmp_path, "3", ["lead", "low"])
+        ensemble = load_ensemble(tmp_path, ["3"], ["lead", "low"])
         assert ensemble.stems.shape == (2, 20000)
         assert ensemble.label == "lead+low"
         with pytest.raises(AudioError, match="high_3"):
-            load_ensemble(tmp_path, "3", ["high", "low"])
+            load_ensemble(tmp_path, ["3"], ["high", "low"])
+
+    def test_several_singers_are_a_section(self, folder, quartet, separator, tmp_path):
+        np.testing.assert_allclose(load_ensemble(folder, ["1", "3"]).stems, 2 * quartet.stems, atol=1e-6)
+        audio.write(tmp_path / "lead.wav", 0.1 * np.ones(RATE), RATE)
+        assert np.abs(load_ensemble(tmp_path, ["1", "3"], ["lead"]).stems).max() < 0.11  # one file, counted once
+        with pytest.raises(OptionError):
+            load_ensemble(folder, [])
 
     def test_subsets_are_all_ensembles_of_a_size(self):
-        whole = Ensemble(("a", "b", "c"), np.float32([[1, 0], [0, 2], [4, 0]]))
+        whole = Ensemble(("a", "b", "c"), [np.float32(part) for part in ([[1, 0]], [[0, 2]], [[3, 0], [1, 0]])])
         assert [part.names for part in subsets(whole)] == [("a", "b", "c"), ("a", "b"), ("a", "c"), ("b", "c")]
         np.testing.assert_array_equal([part.mixture for part in subsets(whole, [2])], [[1, 2], [5, 0], [4, 2]])
         for size in (1, 4):
@@ -78,6 +87,11 @@ class TestEnsembles:
         found = f0_of_stems(quartet, separator.crepe)
         assert found.names == QUARTET
         np.testing.assert_allclose(np.median(found.frequencies, axis=1), F0[:, 0], rtol=0.01)
+
+    def test_f0_of_a_section_is_the_mean_of_its_singers(self, sing, separator):
+        f0 = np.float32([[220], [233]]) * np.ones(125, np.float32)
+        found = f0_of_stems(Ensemble(("alto",), [sing(f0) / 8]), separator.crepe)
+        np.testing.assert_allclose(np.median(found.frequencies), np.sqrt(220 * 233), rtol=0.005)
 
 
 class TestBounds:
@@ -164,6 +178,68 @@ class TestEvaluate:
             assert good > bad
 
 
+@pytest.fixture(scope="module")
+def church() -> np.ndarray:
+    """The response of a room: direct sound, and noise that decays by 60 dB in 1.5 s."""
+    time = np.arange(2 * RATE) / RATE
+    noise = np.random.default_rng(0).normal(size=time.size) * 10 ** (-3 * time / 1.5)
+    response = noise / np.sqrt((noise**2).sum())
+    response[:200] = 0
+    response[0] = 1
+    return response.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def duet(sing) -> Ensemble:
+    """Two voices that sing notes of half a second."""
+    notes = np.float32([[520, 440, 0, 590, 470, 660, 0, 390], [220, 260, 196, 0, 290, 175, 220, 0]])
+    f0 = np.tile(np.repeat(notes, 32, axis=1), 2)
+    return Ensemble(("soprano", "tenor"), sing(f0)[:, None] / 8)
+
+
+@pytest.fixture(scope="module")
+def measured(duet, church, separator) -> list[rooms.InRoom]:
+    """The duet, dry and in a room."""
+    truth = f0_of_stems(duet, separator.crepe)
+    return list(rooms.evaluate_in_rooms([duet], {"church": church}, truth, separator))
+
+
+class TestRooms:
+    def test_the_model_of_the_room_helps_in_a_room_only(self, measured):
+        def mean(result: rooms.InRoom, system: str, f0: str) -> float:
+            return np.concatenate([s.scores[SI_SDR] for s in result.scores if (s.system, s.f0) == (system, f0)]).mean()
+
+        dry, wet = measured
+        for f0 in (FROM_STEMS, FROM_MIXTURE):
+            assert mean(dry, "room model", f0) > mean(dry, "no room model", f0) - 0.1
+        assert mean(wet, "ideal", "") > mean(wet, "room model", FROM_STEMS) > mean(wet, "no room model", FROM_STEMS) + 1
+
+    def test_rooms_are_heard(self, measured):
+        dry, wet = measured
+        assert dry.true.is_dry and all(room.is_dry for room in dry.heard.values())
+        for room in (wet.true, wet.heard[FROM_STEMS]):
+            assert float(room.reverberation_time) == pytest.approx(1.5, rel=0.3)
+
+    def test_stems_are_convolved(self, duet):
+        wet = rooms.put_in_room(duet, "echo", np.float32([1, 0, 0.5]))
+        assert (wet.room, wet.names) == ("echo", duet.names)
+        np.testing.assert_allclose(wet.stems[:, 2:], duet.stems[:, 2:] + 0.5 * duet.stems[:, :-2], atol=1e-5)
+
+    def test_tables(self, measured):
+        lines = [line.split() for line in rooms.format_scores(measured)]
+        assert lines[1] == ["system", "f0", "dry", "church"]
+        assert len(lines) == 2 + 2 * 2 + 1
+        lines = [line.split() for line in rooms.format_rooms(measured)]
+        assert lines[2] == ["dry", "2", "none", "none", "none"]
+        assert lines[3][:2] == ["church", "2"]
+
+    def test_some_of_several_rooms(self, measured):
+        wet = measured[1]
+        both = wet._replace(heard=wet.heard | {FROM_STEMS: RoomParameters.of()})
+        line = list(rooms.format_rooms([wet, both]))[-1]
+        assert line.count("(1 of 2)") == 1
+
+
 def made(voices: str, system: str, *values: list[float]) -> list[VoiceScores]:
     metrics = ("SI-SDR", "spectral SNR", "spectral SI-SNR", "MCD")
     return [
@@ -188,8 +264,8 @@ class TestTables:
     def test_csv_holds_every_ensemble_and_all_of_a_size(self, tmp_path):
         separation.write_csv(tmp_path / "new" / "scores.csv", self.RESULTS, "sab")
         lines = (tmp_path / "new" / "scores.csv").read_text().splitlines()
-        assert "2,s+b,comb,stems,SI-SDR,all,7.0000,7.0000,2" in lines
-        assert "2,all,comb,stems,MCD,s,3.0000,2.0000,3" in lines
+        assert "2,s+b,dry,comb,stems,SI-SDR,all,7.0000,7.0000,2" in lines
+        assert "2,all,dry,comb,stems,MCD,s,3.0000,2.0000,3" in lines
         assert len(lines) == 1 + 4 * (3 * 3 + 4 + 3)
         with pytest.raises(OutputError):
             separation.write_csv(tmp_path, self.RESULTS, "sab")
@@ -376,9 +452,10 @@ class TestTracking:
         expected = DEGRADATIONS[condition](duet.mixture, truth.select(duet.names))[2]
 
         class Oracle:
-            def track(self, downmix, *, voices):
+            def analyse(self, downmix, *, voices):
                 assert voices == duet.names
-                return F0Tracks(np.pad(expected.frequencies, ((0, 0), (0, 1))), expected.names)
+                tracks = F0Tracks(np.pad(expected.frequencies, ((0, 0), (0, 1))), expected.names)
+                return Analysis(downmix, tracks, RoomParameters.of())
 
         item = tracking.track_ensemble(Oracle(), duet, truth, condition)
         np.testing.assert_array_equal(item.estimate.frequencies, item.truth.frequencies)
@@ -395,7 +472,7 @@ class TestSpeed:
         waveform = speed.load_stereo(folder / "alto_3.wav")
         assert waveform.shape[0] == 2
         stages = speed.time_stages(tiny_separator, waveform)
-        assert list(stages) == ["reading", "f0", "parameters", "masks"]
+        assert list(stages) == ["reading", "analysis", "parameters", "masks"]
         lines = list(speed.format_stages(stages, "cpu"))
         assert float(lines[-1].split()[1]) == pytest.approx(sum(stages.values()) / 2, abs=1e-3)
 
@@ -418,7 +495,22 @@ class TestCommands:
         assert result.exit_code == 0, result.output
         table = result.stdout[result.stdout.index("SI-SDR") :].splitlines()[2:]
         assert [line.split()[0] for line in table[:5]] == ["mixture", "comb", "comb", "vocalsep", "vocalsep"]
-        assert (tmp_path / "scores.csv").read_text().count("\n2,soprano+bass,vocalsep,") == 2 * 4 * 3
+        assert (tmp_path / "scores.csv").read_text().count("\n2,soprano+bass,dry,vocalsep,") == 2 * 4 * 3
+
+    def test_separation_in_rooms(self, folder, church, tiny_model, tiny_tracker, tmp_path):
+        for name in ("church", "hall"):
+            audio.write(tmp_path / "rooms" / f"{name}.wav", church / 2, RATE, bit_depth="float32")
+        options = ("--voices", 2, "--parts", "soprano,bass", "-n", tiny_model, "--tracker", tiny_tracker)
+        options += ("--rooms", tmp_path / "rooms", "--csv", tmp_path / "scores.csv")
+        result = self.run("separation", folder, *options, "--room", "hall", "--singer", "1,3")
+        assert result.exit_code == 0, result.output
+        assert ["system", "f0", "dry", "hall"] in [line.split() for line in result.stdout.splitlines()]
+        table = (tmp_path / "scores.csv").read_text()
+        assert all(table.count(f"\n2,soprano+bass,{room},ideal,,SI-SDR,") == 3 for room in ("dry", "hall"))
+        for wrong in (["--room", "cave"], ["--systems", "comb"]):
+            result = self.run("separation", folder, *options, *wrong)
+            assert result.exit_code == 2
+            assert wrong[0] in result.stderr
 
     def test_tracking(self, folder, tiny_tracker):
         result = self.run("tracking", folder, "--parts", "soprano,bass", "--robustness", "--tracker", tiny_tracker)

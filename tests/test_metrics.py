@@ -112,7 +112,7 @@ class TestProtocol:
 
     def test_published_figures_of_mixture_and_ideal_mask(self, data):
         """Singer 3 of Nino Dios, 4 to 80 s."""
-        ensemble = load_ensemble(data / "csd" / "nino_dios", "3")
+        ensemble = load_ensemble(data / "csd" / "nino_dios", ["3"])
         mixture, stems = ensemble.mixture, ensemble.stems
         for estimates, published in (
             (np.broadcast_to(mixture, stems.shape), (-5.64, -5.52)),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +21,13 @@ from vocalsep.cli.options import (
     tracker_option,
 )
 from vocalsep.options import NetworkOptions
+
+if TYPE_CHECKING:
+    from vocalsep.audio import Float32
+    from vocalsep.evaluation.ensemble import Ensemble
+    from vocalsep.evaluation.separation import LoadedSystem, VoiceScores
+    from vocalsep.f0.tracks import F0Tracks
+    from vocalsep.separation.separator import Separator
 
 
 def _list(kind: Callable[[str], Any]) -> Callable[..., tuple[Any, ...]]:
@@ -35,7 +44,12 @@ def _list(kind: Callable[[str], Any]) -> Callable[..., tuple[Any, ...]]:
 
 folder_argument = click.argument("folder", type=PATH)
 singer_option = click.option(
-    "--singer", default="3", show_default=True, help="Singer of each part: files named PART_SINGER, or else PART."
+    "--singer",
+    metavar="LIST",
+    callback=_list(str),
+    default="3",
+    show_default=True,
+    help="Singer of each part: files named PART_SINGER, or else PART. Several, such as 1,2, are a section.",
 )
 ensemble_options = together(
     folder_argument,
@@ -82,6 +96,7 @@ training_options = together(
 
 ENSEMBLES = {"Ensembles": ("singer", "parts", "sizes")}
 TRAINING = {"Training": ("singers", "seconds", "out", "steps", "seed")}
+ROOMS = {"Rooms": ("rooms", "chosen")}
 NETWORKS = {"Networks": ("model", "tracker", "crepe", "device")}
 
 
@@ -90,21 +105,36 @@ def bench() -> None:
     """Measure separation and tracking on recordings whose stems are known, and speed on any recording."""
 
 
-@bench.command(short_help="Compare systems.", option_groups={**ENSEMBLES, **TRAINING, **NETWORKS})
+@bench.command(short_help="Compare systems.", option_groups={**ENSEMBLES, **ROOMS, **TRAINING, **NETWORKS})
 @ensemble_options
 @score_options
+@click.option(
+    "--rooms",
+    type=PATH,
+    help="Folder of impulse responses: put the ensembles into these rooms, and separate with and without the model of "
+    "the room.",
+)
+@click.option(
+    "--room", "chosen", metavar="LIST", callback=_list(str), help="Use these responses in the folder. Default: all."
+)
 @training_options
-@click.option("--steps", type=click.IntRange(1), help="Steps of each training. Default: set by system.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Steps of each training, which ends earlier if validation stops improving. Default: set by system.",
+)
 @network_options
 @click.pass_context
 def separation(
     ctx: click.Context,
     folder: Path,
-    singer: str,
+    singer: tuple[str, ...],
     parts: tuple[str, ...],
     sizes: tuple[int, ...],
     names: tuple[str, ...],
     table: Path | None,
+    rooms: Path | None,
+    chosen: tuple[str, ...],
     singers: tuple[str, ...],
     out: Path,
     steps: int | None,
@@ -123,37 +153,74 @@ def separation(
     Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture. Prints SI-SDR and metrics
     on spectrograms, mean / median over frames of 1 s, by the protocol of the published figures.
 
-    Networks are first trained on the singers of --train, which must not include --singer. With -n, or without --train,
-    vocalsep uses the weights of -n. The bundled weights were trained on the data sets in their model cards, so their
-    scores count on other recordings only.
+    Networks are first trained on the singers of --train, which must not include --singer. To resume an interrupted
+    training, give the same command again. With -n, or without --train, vocalsep uses the weights of -n. The bundled
+    weights were trained on the data sets in their model cards, so their scores count on other recordings only.
+
+    With --rooms, nothing is trained: vocalsep with the weights of -n separates every ensemble dry and in each room,
+    with and without the model of the room, and the stems in the room are the targets. F0 is that of the dry stems, or
+    tracked in the mixture. Also prints the reverberation time and the direct-to-reverberant ratio, true and as heard.
     """
-    from vocalsep.evaluation import separation as scores
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
+    from vocalsep.evaluation.rooms import load_rooms
+    from vocalsep.evaluation.separation import load_systems, write_csv
     from vocalsep.evaluation.trained import TrainedNetworks
     from vocalsep.files import check_place
     from vocalsep.separation.separator import Separator
 
     if table is not None:
         check_place(table)
+    if rooms is not None and (names or singers):
+        raise click.UsageError("--rooms measures vocalsep alone, as it is; omit --systems and --train")
     quartet = load_ensemble(folder, singer, parts)
     ensembles = subsets(quartet, sizes)
     separator = Separator(model, device, tracker=tracker, crepe=crepe)
-    networks = TrainedNetworks(out, singers, separator, steps=steps, seed=seed, report=_report)
-    chosen = ctx.get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
-    trained = None if chosen or not singers else out
-    systems = scores.load_systems(names, networks, None if trained else model, _report)
+    weights: str | Path = model
+    if rooms is not None:
+        measure = partial(_measure_in_rooms, load_rooms(rooms, chosen))
+    else:
+        networks = TrainedNetworks(out, singers, separator, steps=steps, seed=seed, report=_report)
+        if singers and ctx.get_parameter_source("model") is click.core.ParameterSource.DEFAULT:
+            weights = out
+        systems = load_systems(names, networks, None if weights is out else model, _report)
+        measure = partial(_measure_systems, systems)
     _report("tracking the f0 of the stems")
     truth = f0_of_stems(quartet, separator.crepe)
-    click.echo(f"{folder}, singer {singer}; {trained or model}, {tracker}, {crepe}")
+    click.echo(f"{folder}, singer {','.join(singer)}; {weights}, {tracker}, {crepe}")
+    by_size = [list(group) for _, group in groupby(ensembles, lambda ensemble: len(ensemble.names))]
+    results = measure(by_size, truth, separator)
+    if table is not None:
+        write_csv(table, results, quartet.names)
+
+
+def _measure_systems(
+    systems: Mapping[str, LoadedSystem], by_size: Sequence[Sequence[Ensemble]], truth: F0Tracks, separator: Separator
+) -> list[VoiceScores]:
+    """Print the tables of systems, one for each size of ensembles; return the scores."""
+    from vocalsep.evaluation import separation as scores
+
     results = []
-    for size in dict.fromkeys(len(ensemble.names) for ensemble in ensembles):
-        group = [ensemble for ensemble in ensembles if len(ensemble.names) == size]
-        found = list(scores.evaluate(group, systems, truth, separator, _report))
-        _print(scores.format_tables(found, quartet.names))
+    for ensembles in by_size:
+        found = list(scores.evaluate(ensembles, systems, truth, separator, _report))
+        _print(scores.format_tables(found, truth.names))
         results += found
     _print(scores.format_costs(systems))
-    if table is not None:
-        scores.write_csv(table, results, quartet.names)
+    return results
+
+
+def _measure_in_rooms(
+    rooms: Mapping[str, Float32], by_size: Sequence[Sequence[Ensemble]], truth: F0Tracks, separator: Separator
+) -> list[VoiceScores]:
+    """Print the tables of rooms, one for each size of ensembles; return the scores."""
+    from vocalsep.evaluation import rooms as scores
+
+    results = []
+    for ensembles in by_size:
+        found = list(scores.evaluate_in_rooms(ensembles, rooms, truth, separator, _report))
+        _print(scores.format_scores(found))
+        results += found
+    _print(scores.format_rooms(results))
+    return [score for result in results for score in result.scores]
 
 
 @bench.command(short_help="Score f0 tracks.", option_groups={**ENSEMBLES, **NETWORKS})
@@ -164,7 +231,7 @@ def separation(
 @device_option
 def tracking(
     folder: Path,
-    singer: str,
+    singer: tuple[str, ...],
     parts: tuple[str, ...],
     sizes: tuple[int, ...],
     robustness: bool,
@@ -191,7 +258,8 @@ def tracking(
     ensembles = subsets(quartet, sizes)
     separator = Separator(device=device, tracker=tracker, crepe=crepe)
     truth = f0_of_stems(quartet, separator.crepe)
-    click.echo(f"{folder}, singer {singer}, {' '.join(ensemble.label for ensemble in ensembles)}; {tracker}, {crepe}\n")
+    labels = " ".join(ensemble.label for ensemble in ensembles)
+    click.echo(f"{folder}, singer {','.join(singer)}, {labels}; {tracker}, {crepe}\n")
     tracked = [scores.track_ensemble(separator, ensemble, truth) for ensemble in ensembles]
     _print(scores.format_tables(tracked, quartet.names))
     if robustness:
@@ -222,7 +290,7 @@ def tracking(
 @device_option
 def data_efficiency(
     folder: Path,
-    singer: str,
+    singer: tuple[str, ...],
     singers: tuple[str, ...],
     seconds: tuple[float, ...],
     names: tuple[str, ...],
@@ -260,7 +328,7 @@ def data_efficiency(
         points.append(point)
         if table is not None:
             scores.write_csv(table, points)
-    click.echo(f"{folder}, singer {singer}, {steps} steps, {crepe}")
+    click.echo(f"{folder}, singer {','.join(singer)}, {steps} steps, {crepe}")
     _print(scores.format_points(points))
     if picture is not None:
         scores.plot(picture, points)

@@ -1,9 +1,9 @@
-"""Ensembles of single singers whose stems are known: the material of all evaluations."""
+"""Ensembles of singers who are known one by one: the material of all evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -18,16 +18,25 @@ from vocalsep.f0.monophonic import f0_from_downmixes
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.separation.folders import audio_files, read_stems
 from vocalsep.timebase import MODEL_SAMPLE_RATE
+from vocalsep.training.takes import section_f0
 
 QUARTET = ("soprano", "alto", "tenor", "bass")
+DRY = "dry"
+"""Name of the room of ensembles as they were recorded."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The stems of an ensemble."""
+    """The singers of an ensemble, one for each voice, or several: a section."""
 
     names: tuple[str, ...]  # of the voices, high to low
-    stems: Float32  # shape (voices, samples) at 16 kHz
+    singers: Sequence[Float32]  # of each voice, shape (singers, samples) at 16 kHz
+    room: str = DRY  # in which they sing
+
+    @property
+    def stems(self) -> Float32:
+        """Sum of the singers of each voice, shape (voices, samples)."""
+        return np.stack([singers.sum(axis=0) for singers in self.singers])
 
     @property
     def mixture(self) -> Float32:
@@ -42,20 +51,25 @@ class Ensemble:
         return "".join(initials) if len(set(initials)) == len(initials) else "+".join(self.names)
 
 
-def load_ensemble(folder: Path, singer: str, names: Sequence[str] = QUARTET) -> Ensemble:
+def load_ensemble(folder: Path, singers: Sequence[str], names: Sequence[str] = QUARTET) -> Ensemble:
     """Load the recordings PART_SINGER.*, or else PART.*, of parts that are in time with one another.
 
-    Raise AudioError if a part is missing.
+    Several singers of a part are a section. Raise AudioError if a part is missing.
     """
     files = audio_files(folder)
-    waveforms = []
-    for name in names:
+
+    def find(name: str, singer: str) -> Path:
         path = files.get(f"{name}_{singer}") or files.get(name)
         if path is None:
             raise AudioError(f"{folder}: has no recording named {name}_{singer} or {name}; expected one for each part")
-        waveforms.append(audio.to_model_rate(*audio.read(path)))
-    length = min(map(len, waveforms))
-    return Ensemble(tuple(names), np.stack([waveform[:length] for waveform in waveforms]))
+        return path
+
+    if not singers:
+        raise OptionError("there are no singers; expected one or more", parameter="singer")
+    paths = [dict.fromkeys(find(name, singer) for singer in singers) for name in names]
+    sections = [[audio.to_model_rate(*audio.read(path)) for path in section] for section in paths]
+    length = min(len(waveform) for section in sections for waveform in section)
+    return Ensemble(tuple(names), [np.stack([waveform[:length] for waveform in section]) for section in sections])
 
 
 def subsets(ensemble: Ensemble, sizes: Sequence[int] | None = None) -> list[Ensemble]:
@@ -65,16 +79,23 @@ def subsets(ensemble: Ensemble, sizes: Sequence[int] | None = None) -> list[Ense
     if wrong:
         raise OptionError(f"there is no ensemble of {wrong[0]} voices; expected 2 to {voices}", parameter="sizes")
     return [
-        Ensemble(tuple(ensemble.names[row] for row in rows), ensemble.stems[list(rows)])
+        replace(
+            ensemble,
+            names=tuple(ensemble.names[row] for row in rows),
+            singers=[ensemble.singers[row] for row in rows],
+        )
         for size in sorted(set(sizes or range(2, voices + 1)), reverse=True)
         for rows in combinations(range(voices), size)
     ]
 
 
 def f0_of_stems(ensemble: Ensemble, crepe: Crepe) -> F0Tracks:
-    """Return the f0 tracks of the stems, which are the truth for the benchmarks."""
-    stems = zip(ensemble.names, ensemble.stems, strict=True)
-    return f0_from_downmixes({name: Downmix.of_array(stem) for name, stem in stems}, crepe)
+    """Return the f0 tracks of the stems, which are the truth for the benchmarks; see `section_f0` for sections."""
+    f0 = []
+    for singers in ensemble.singers:
+        downmixes = {str(number): Downmix.of_array(singer) for number, singer in enumerate(singers)}
+        f0.append(section_f0(f0_from_downmixes(downmixes, crepe).frequencies))
+    return F0Tracks(np.stack(f0), ensemble.names)
 
 
 def load_stems(references: Path, estimates: Path) -> tuple[list[str], Float32, Float32]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from vocalsep.audio import Float32
 from vocalsep.audio.downmix import Downmix
 from vocalsep.errors import OptionError
 from vocalsep.evaluation.baselines.ideal import ideal_parameters, separate_by_parameters, separate_ideal
-from vocalsep.evaluation.ensemble import Ensemble
+from vocalsep.evaluation.ensemble import DRY, Ensemble
 from vocalsep.evaluation.metrics import Values, frame_scores, mean_median
 from vocalsep.evaluation.spectral_metrics import METRICS, spectral_scores
 from vocalsep.evaluation.systems import NETWORKS, SYSTEMS, Separate
@@ -44,6 +46,7 @@ class VoiceScores(NamedTuple):
     f0: str  # source of the f0 tracks; "" if none are used
     voice: str
     scores: dict[str, Values]  # for each metric, the scores of the frames that count
+    room: str = DRY  # in which the ensemble sings
 
 
 class LoadedSystem(NamedTuple):
@@ -95,27 +98,28 @@ def evaluate(
 ) -> Iterator[VoiceScores]:
     """Yield the scores of each voice of each ensemble, for each system and source of f0.
 
-    The truth is the f0 of the stems of all voices. The separator tracks f0 in the mixtures; for the upper bounds, it
-    estimates and fits parameters in the stems. `report` receives a line before each separation.
+    The truth is the f0 of the stems of all voices. The separator tracks f0 in the mixtures, after it has taken out the
+    room that it hears, if any, and all systems get these tracks; for the upper bounds, it estimates and fits parameters
+    in the stems. `report` receives a line before each separation.
     """
     for ensemble in ensembles:
         mixture, stems = ensemble.mixture, ensemble.stems
         of_stems = truth.select(ensemble.names)
-        of_mixture = separator.track(Downmix.of_array(mixture), voices=ensemble.names)
-        yield from _score(ensemble, "mixture", "", np.broadcast_to(mixture, stems.shape))
+        of_mixture = separator.analyse(Downmix.of_array(mixture), voices=ensemble.names).tracks
+        yield from score(ensemble, "mixture", "", np.broadcast_to(mixture, stems.shape))
         for name, system in systems.items():
             for source, tracks in ((FROM_STEMS, of_stems), (FROM_MIXTURE, of_mixture)):
                 report(f"{ensemble.label}: {name}, f0 {source}")
-                yield from _score(ensemble, name, source, system.separate(mixture, tracks))
+                yield from score(ensemble, name, source, system.separate(mixture, tracks))
         report(f"{ensemble.label}: upper bounds")
         parameters = ideal_parameters(stems, of_stems, separator)
         for name, use_phase in (("ideal-form", True), ("ideal-form-no-phase", False)):
             estimates = separate_by_parameters(mixture, parameters, use_phase=use_phase)
-            yield from _score(ensemble, name, FROM_STEMS, estimates)
-        yield from _score(ensemble, "ideal", "", separate_ideal(mixture, stems))
+            yield from score(ensemble, name, FROM_STEMS, estimates)
+        yield from score(ensemble, "ideal", "", separate_ideal(mixture, stems))
 
 
-def _score(ensemble: Ensemble, system: str, f0: str, estimates: Float32) -> Iterator[VoiceScores]:
+def score(ensemble: Ensemble, system: str, f0: str, estimates: Float32) -> Iterator[VoiceScores]:
     """Yield the scores of each voice for stems of shape (voices, samples) that a system has separated."""
     references, mixture = ensemble.stems, ensemble.mixture
     scores = {
@@ -123,7 +127,8 @@ def _score(ensemble: Ensemble, system: str, f0: str, estimates: Float32) -> Iter
         **spectral_scores(references, estimates, mixture),
     }
     for row, voice in enumerate(ensemble.names):
-        yield VoiceScores(system, ensemble.names, f0, voice, {metric: values[row] for metric, values in scores.items()})
+        of_voice = {metric: values[row] for metric, values in scores.items()}
+        yield VoiceScores(system, ensemble.names, f0, voice, of_voice, ensemble.room)
 
 
 def format_tables(results: Sequence[VoiceScores], voices: Sequence[str]) -> Iterator[str]:
@@ -131,28 +136,36 @@ def format_tables(results: Sequence[VoiceScores], voices: Sequence[str]) -> Iter
 
     The results are those of ensembles of one size, whose frames are pooled.
     """
+    yield title(results)
+    columns = {"all": voices, **{voice: [voice] for voice in voices}}
+    yield from format_table(results, {name: partial(_pooled, metric=SI_SDR, voices=of) for name, of in columns.items()})
+    yield "\nOn spectrograms: SNR and SI-SNR in dB, mel-cepstral distance (less is better)"
+    yield from format_table(results, {metric: partial(_pooled, metric=metric, voices=voices) for metric in METRICS})
+
+
+def title(results: Sequence[VoiceScores]) -> str:
+    """Return the title of a table of SI-SDR over ensembles of one size."""
     ensembles = dict.fromkeys(result.ensemble for result in results)
     count = "1 ensemble" if len(ensembles) == 1 else f"{len(ensembles)} ensembles"
-    yield f"\n{len(results[0].ensemble)} voices, {count}: SI-SDR mean / median in dB"
-    yield from _format_table(results, {"all": (SI_SDR, voices), **{voice: (SI_SDR, [voice]) for voice in voices}})
-    yield "\nOn spectrograms: SNR and SI-SNR in dB, mel-cepstral distance (less is better)"
-    yield from _format_table(results, {metric: (metric, voices) for metric in METRICS})
+    return f"\n{len(results[0].ensemble)} voices, {count}: SI-SDR mean / median in dB"
 
 
-def _format_table(results: Sequence[VoiceScores], columns: Mapping[str, tuple[str, Sequence[str]]]) -> Iterator[str]:
-    """Yield a table with a row per system and source of f0; a column is a metric over some voices."""
-    yield f"{'system':<{_NAME}}{'f0':<{_F0}}" + "".join(f"{heading:>{_CELL}}" for heading in columns)
-    for (system, f0), rows in _by_system(results):
-        cells = [mean_median(_pooled(rows, metric, voices)) for metric, voices in columns.values()]
-        text = "".join(f"{f'{mean:.2f} / {median:.2f}':>{_CELL}}" for mean, median in cells)
-        yield f"{system:<{_NAME}}{f0:<{_F0}}{text}"
+def format_table(
+    results: Iterable[VoiceScores], columns: Mapping[str, Callable[[Sequence[VoiceScores]], Values]]
+) -> Iterator[str]:
+    """Yield a table with a row per system and source of f0; a column says which scores of its results it averages."""
+    widths = [max(_CELL, 2 + len(heading)) for heading in columns]
+    yield f"{'system':<{_NAME}}{'f0':<{_F0}}" + "".join(map(str.rjust, columns, widths))
+    for (system, f0), rows in _grouped(results, "system", "f0"):
+        cells = ["{:.2f} / {:.2f}".format(*mean_median(values(rows))) for values in columns.values()]
+        yield f"{system:<{_NAME}}{f0:<{_F0}}" + "".join(map(str.rjust, cells, widths))
 
 
-def _by_system(results: Iterable[VoiceScores]) -> list[tuple[tuple[str, str], list[VoiceScores]]]:
-    """Return results grouped by system and source of f0, in order of appearance."""
-    groups: dict[tuple[str, str], list[VoiceScores]] = {}
+def _grouped(results: Iterable[VoiceScores], *fields: str) -> list[tuple[Any, list[VoiceScores]]]:
+    """Return results grouped by the values of some fields, in order of appearance."""
+    groups: dict[Any, list[VoiceScores]] = {}
     for result in results:
-        groups.setdefault((result.system, result.f0), []).append(result)
+        groups.setdefault(attrgetter(*fields)(result), []).append(result)
     return list(groups.items())
 
 
@@ -181,21 +194,21 @@ def format_costs(systems: Mapping[str, LoadedSystem]) -> Iterator[str]:
 def write_csv(path: Path, results: Sequence[VoiceScores], voices: Sequence[str]) -> None:
     """Write mean, median and number of frames of all scores to a CSV file.
 
-    There is a row for each ensemble, and for all ensembles of a size ("all"), by system, source of f0, metric and
+    There is a row for each ensemble, and for all ensembles of a size ("all"), by room, system, source of f0, metric and
     voice, and for all voices ("all").
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["voices", "ensemble", "system", "f0", "metric", "voice", "mean", "median", "frames"])
+    writer.writerow(["voices", "ensemble", "room", "system", "f0", "metric", "voice", "mean", "median", "frames"])
     ordered = sorted(results, key=lambda result: -len(result.ensemble))
     groups = [("+".join(ensemble), list(group)) for ensemble, group in groupby(ordered, lambda r: r.ensemble)]
     groups += [("all", list(group)) for _, group in groupby(ordered, lambda r: len(r.ensemble))]
     for label, group in groups:
-        for (system, f0), rows in _by_system(group):
+        for key, rows in _grouped(group, "room", "system", "f0"):
             sung = [voice for voice in voices if any(row.voice == voice for row in rows)]
             for metric in rows[0].scores:
                 for voice, pool in {"all": sung, **{voice: [voice] for voice in sung}}.items():
                     values = _pooled(rows, metric, pool)
                     averages = [f"{value:.4f}" for value in mean_median(values)]
-                    writer.writerow([len(rows[0].ensemble), label, system, f0, metric, voice, *averages, values.size])
+                    writer.writerow([len(rows[0].ensemble), label, *key, metric, voice, *averages, values.size])
     write_file(path, stream.getvalue().encode())

@@ -46,10 +46,11 @@ def track_ensemble(
 ) -> TrackedEnsemble:
     """Track the f0 of an ensemble in its mixture, which is degraded by a condition in `DEGRADATIONS`.
 
-    The truth is the f0 of the stems; it may hold further voices.
+    As in a separation, the room that is heard is taken out of the mixture first. The truth is the f0 of the stems; it
+    may hold further voices.
     """
     audio, sample_rate, moved = DEGRADATIONS[condition](ensemble.mixture, truth.select(ensemble.names))
-    found = separator.track(Downmix.of_array(to_model_rate(audio, sample_rate)), voices=ensemble.names)
+    found = separator.analyse(Downmix.of_array(to_model_rate(audio, sample_rate)), voices=ensemble.names).tracks
     # Resampling can leave a frame more or less at the end.
     return TrackedEnsemble(ensemble.label, moved, found.resampled(HOP, moved.n_frames))
 
