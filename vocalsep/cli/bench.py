@@ -150,8 +150,9 @@ def separation(
     vocalsep bench separation nino_dios --singer 3 --train nino_dios:1,2
 
     FOLDER holds recordings of single parts that are in time with one another, named soprano_3.flac or soprano.flac.
-    Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture. Prints SI-SDR and metrics
-    on spectrograms, mean / median over frames of 1 s, by the protocol of the published figures.
+    Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture; vocalsep also hears the
+    room, if there is one. Prints SI-SDR and metrics on spectrograms, mean / median over frames of 1 s, by the protocol
+    of the published figures.
 
     Networks are first trained on the singers of --train, which must not include --singer. To resume an interrupted
     training, give the same command again. With -n, or without --train, vocalsep uses the weights of -n. The bundled

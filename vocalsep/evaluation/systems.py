@@ -1,7 +1,8 @@
 """The systems that the benchmarks compare.
 
 `SYSTEMS` is the table of systems; `NETWORKS` says how their networks are trained. To add a system, add a row. Every
-system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`.
+system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`. The systems of this package also
+hear the room of the mixture, as they do in a separation; no other system has a model of rooms.
 """
 
 from __future__ import annotations
