@@ -87,9 +87,10 @@ class TestDried:
         dry, _ = dried(heard, RoomParameters.of(0.8, 6.0))
         torch.testing.assert_close(dry, torch.maximum(sung, 0.1 * heard), rtol=1e-3, atol=1e-6)
 
-    def test_chunks_of_a_recording_give_the_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        rng = np.random.default_rng(0)
-        waveform = (rng.normal(size=50_000) * np.sin(np.arange(50_000) / 9000) ** 2).astype(np.float32)
+    @pytest.mark.parametrize("samples", [50_000, 37 * 5 * 256 + 10, 1000])
+    def test_chunks_of_a_recording_give_the_whole(self, monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
+        time, rng = np.arange(samples), np.random.default_rng(0)
+        waveform = (rng.normal(size=samples) * np.sin(time / 9000) ** 2).astype(np.float32)
         monkeypatch.setattr(analysis, "_CHUNK_FRAMES", 37)
         found = without_room(Downmix.of_array(waveform), HALL)
         spectrum = stft(torch.from_numpy(waveform), GRID)

@@ -48,6 +48,7 @@ CONTEXT_FRAMES = 24
 # Chosen on singer 2, with weights trained on singer 1 only, and on Locus Iste.
 _F0_ROUNDS = 3
 _F0_FRAMES = 3  # frames over which the sums for f0 are smoothed
+_F0_BINS = 512  # bins that count (below 4 kHz)
 _F0_HARMONICS = 15  # harmonics that count: higher ones may be mistaken for their neighbours
 _F0_WIDTH, _F0_JITTER = 4.0, 0.006  # Hz, and relative: frequencies farther from a harmonic belong to another voice
 _F0_MAX_STEP = 0.015  # largest relative change of f0 in a round (26 cents)
@@ -93,12 +94,13 @@ def _fit_chunk(
     start = torch.exp(2 * harmonic_log_amplitude(parameters, n_harmonics, first, last)).clamp_min(1e-30)
 
     path = f0_path(parameters.f0, first, last)
-    lobes = harmonic_lobes(path, _GRID, n_harmonics, frequency)
     for _ in range(_F0_ROUNDS):
+        lobes = harmonic_lobes(path, _GRID, n_harmonics, frequency[:_F0_BINS], n_bins=_F0_BINS)
         # A bin counts by the voice's share of it and by its magnitude.
-        weight = soft_masks(lobes.fill(start).add_(noise)).square_().mul_((target * lobes.power).sqrt_())
-        path = _with_moved_f0(path, lobes.number, weight, frequency)
-        lobes = harmonic_lobes(path, _GRID, n_harmonics, frequency)
+        weight = soft_masks(lobes.fill(start).add_(noise[..., :_F0_BINS])).square_()
+        weight.mul_((target[:, :_F0_BINS] * lobes.power).sqrt_())
+        path = _with_moved_f0(path, lobes.number, weight, frequency[:_F0_BINS])
+    lobes = harmonic_lobes(path, _GRID, n_harmonics, frequency)
     log_partials = 0.5 * torch.log(_fitted_amplitudes(start, lobes, noise, target) / start)
 
     part = parameters.frames(first, last)

@@ -19,7 +19,7 @@ from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 _GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
 _CHUNK_FRAMES = 750
 _WINDOW_FRAMES = 4  # half a window
-_EXCERPTS, _EXCERPT_FRAMES = 2, 600  # from which the room is estimated: about 10 s each
+_EXCERPTS, _EXCERPT_FRAMES = 2, 500  # from which the room is estimated: 8 s each
 _TINY = 1e-20
 
 
@@ -53,12 +53,14 @@ def _dry_blocks(downmix: Downmix, room: RoomParameters) -> Iterator[Float32]:
     for chunk in chunks(downmix.n_frames, _CHUNK_FRAMES, _WINDOW_FRAMES):
         start = (chunk.low - _WINDOW_FRAMES) * HOP_LENGTH
         waveform = torch.from_numpy(downmix.read(start, (chunk.high + _WINDOW_FRAMES) * HOP_LENGTH))
-        spectrum = stft(waveform, _GRID, done - chunk.low + _WINDOW_FRAMES, chunk.high - chunk.low + _WINDOW_FRAMES)
-        power = squared_magnitude(spectrum)
-        dry, before = dried(power, room, before)
-        known = spectra[:, spectra.shape[1] - (done - chunk.low) :]
-        spectra = torch.cat([known, spectrum * (dry / power.clamp_min(_TINY)).sqrt()], dim=1)
-        done = chunk.high
+        spectra = spectra[:, spectra.shape[1] - (done - chunk.low) :]
+        if done < chunk.high:  # the last chunk may lie in the context of the one before
+            local = done - chunk.low + _WINDOW_FRAMES, chunk.high - chunk.low + _WINDOW_FRAMES
+            spectrum = stft(waveform, _GRID, *local)
+            power = squared_magnitude(spectrum)
+            dry, before = dried(power, room, before)
+            spectra = torch.cat([spectra, spectrum * (dry / power.clamp_min(_TINY)).sqrt()], dim=1)
+            done = chunk.high
         inverse = InverseStft(_GRID, waveform.shape)
         inverse.add(spectra, _WINDOW_FRAMES)
         first, last = chunk.first * HOP_LENGTH, min(chunk.last * HOP_LENGTH, downmix.samples)
@@ -66,7 +68,7 @@ def _dry_blocks(downmix: Downmix, room: RoomParameters) -> Iterator[Float32]:
 
 
 def excerpt(downmix: Downmix, tracks: F0Tracks | None) -> tuple[Downmix, F0Tracks | None]:
-    """Return about 20 s of a recording, from the middle of both halves, and their f0 tracks if there are any."""
+    """Return 16 s of a recording, from the middle of both halves, and their f0 tracks if there are any."""
     if downmix.n_frames <= _EXCERPTS * _EXCERPT_FRAMES:
         return downmix, tracks
     half = downmix.n_frames // _EXCERPTS

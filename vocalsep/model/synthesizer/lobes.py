@@ -105,17 +105,22 @@ class Lobes(NamedTuple):
 
 
 def harmonic_lobes(
-    path: F0Path, grid: StftGrid, n_harmonics: int, instantaneous_frequency: Tensor | None = None
+    path: F0Path,
+    grid: StftGrid,
+    n_harmonics: int,
+    instantaneous_frequency: Tensor | None = None,
+    *,
+    n_bins: int | None = None,
 ) -> Lobes:
     """Return the lobes of the first `n_harmonics` harmonics of voices on a grid with a hop of 16 ms.
 
     With the instantaneous frequency of a recording in Hz, shape (..., frequency bins, frames), they are weighted by
-    their `agreement` with it.
+    their `agreement` with it. Only the first `n_bins` bins are computed, by default all.
     """
     bin_width = grid.sample_rate / grid.n_fft
     window_bins = grid.win_length / grid.n_fft  # bins of the window in a bin of the transform
     f0 = (path.centre / bin_width)[..., None]  # in bins of the transform, (..., frames, 1)
-    bins = torch.arange(grid.n_bins, device=f0.device, dtype=f0.dtype)
+    bins = torch.arange(n_bins or grid.n_bins, device=f0.device, dtype=f0.dtype)
     number = torch.round(bins / f0.clamp_min(1e-6)).clamp_(1, n_harmonics)
     x = (bins - number * f0).mul_(window_bins)
     half = number * ((path.spread / bin_width)[..., None] * window_bins + f0 * (_JITTER * window_bins))
