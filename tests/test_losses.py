@@ -8,14 +8,16 @@ import pytest
 import torch
 from melodies import melody, piece
 
-from vocalsep.dsp.stft import StftGrid, stft
+from vocalsep.dsp.stft import StftGrid, power, stft
 from vocalsep.f0.network import Logits, Tracker, TrackerConfig
+from vocalsep.model.room import RoomParameters
 from vocalsep.model.synthesizer import VoiceParameters, synthesize
 from vocalsep.model.synthesizer.all_pole import lsf_from_logits
 from vocalsep.training.data import Batch
 from vocalsep.training.ensembles import EnsembleSource
 from vocalsep.training.losses import (
     distortion,
+    dried_waveform,
     estimator_loss,
     mixture_loss,
     spectral_distance,
@@ -24,6 +26,7 @@ from vocalsep.training.losses import (
     tracker_loss,
     tracking_loss,
 )
+from vocalsep.training.rooms import in_room
 
 FRAMES = 100
 
@@ -119,6 +122,74 @@ def test_batches_without_stems_have_the_unsupervised_loss(parameters, stems):
     batch = Batch(stems.sum(dim=1), parameters.f0)
     assert torch.equal(supervised_loss(network, batch), estimator_loss(network, batch))
     assert supervised_loss(network, batch._replace(stems=stems)) != estimator_loss(network, batch)
+
+
+class TestRooms:
+    """The same two voices, dry and in a church: noise that decays within 1.5 s, 3 dB louder than the direct sound."""
+
+    time, ratio = 1.5, -3.0
+
+    @pytest.fixture
+    def wet(self, stems) -> torch.Tensor:
+        t = torch.arange(16000) / 16000
+        noise = torch.randn(16000, generator=torch.Generator().manual_seed(1)) * 10 ** (-3 * t / self.time)
+        noise[: 8 * 16] = 0
+        noise *= 10 ** (-self.ratio / 20) / noise.square().sum().sqrt()
+        noise[0] = 1.0
+        return in_room(stems, noise.expand(*stems.shape[:2], -1))
+
+    def room(self, time: float, ratio: float) -> RoomParameters:
+        return RoomParameters(torch.tensor([time]), torch.tensor([ratio]))
+
+    def test_the_true_room_has_the_lowest_losses(self, parameters, wet):
+        mixture = wet.sum(dim=1)
+        losses = [
+            (mixture_loss(parameters, mixture, room), stem_loss(parameters, mixture, wet, room))
+            for room in (
+                self.room(self.time, self.ratio),
+                self.room(0.3, self.ratio),
+                self.room(6.0, self.ratio),
+                self.room(self.time, 12.0),
+                self.room(self.time, -12.0),
+                None,
+            )
+        ]
+        for unsupervised, supervised in losses[1:]:
+            assert unsupervised > losses[0][0] + 0.01
+            assert supervised > losses[0][1] + 0.01
+
+    def test_a_dried_waveform_is_nearer_to_the_dry_one(self, stems, wet):
+        dry, mixture = stems.sum(dim=1), wet.sum(dim=1)
+        found = dried_waveform(mixture, self.room(self.time, self.ratio))
+        assert found.shape == mixture.shape
+        grid = StftGrid.of_duration()
+        levels = [torch.log(power(waveform, grid) + 1e-6) for waveform in (dry, mixture, found)]
+        assert (levels[2] - levels[0]).abs().mean() < 0.7 * (levels[1] - levels[0]).abs().mean()
+
+    def test_excerpts_that_are_dry_stay_as_they_are(self, parameters, stems, wet):
+        """In a batch with a room, and alone."""
+        mixtures = torch.cat([stems.sum(dim=1), wet.sum(dim=1)])
+        rooms = RoomParameters(torch.tensor([0.0, self.time]), torch.tensor([torch.inf, self.ratio]))
+        torch.testing.assert_close(dried_waveform(mixtures, rooms)[:1], mixtures[:1], atol=1e-5, rtol=0)
+        assert dried_waveform(mixtures, None) is mixtures
+        dry = self.room(0.0, torch.inf)
+        assert mixture_loss(parameters, mixtures[:1], dry) == mixture_loss(parameters, mixtures[:1])
+        assert stem_loss(parameters, mixtures[:1], stems, dry) == stem_loss(parameters, mixtures[:1], stems)
+
+    @pytest.mark.parametrize("loss", [estimator_loss, supervised_loss])
+    def test_networks_hear_the_dried_mixture(self, parameters, wet, loss):
+        heard = []
+
+        class Listener(torch.nn.Linear):
+            def forward(self, mixture: torch.Tensor, f0: torch.Tensor) -> VoiceParameters:
+                heard.append(mixture)
+                return replace(parameters, log_gain=parameters.log_gain + self.bias)
+
+        room, network = self.room(self.time, self.ratio), Listener(1, 1)
+        mixture = wet.sum(dim=1)
+        loss(network, Batch(mixture, parameters.f0, wet, room=room)).backward()
+        assert torch.equal(heard[0], dried_waveform(mixture, room))
+        assert network.bias.grad.isfinite().all()
 
 
 PITCHES = TrackerConfig().pitches()

@@ -17,6 +17,7 @@ from vocalsep.weights import load_checkpoint
 pytestmark = pytest.mark.slow
 
 SHORT = ("--steps", 2, "--batch-size", 1, "--held-out", 0.2, "-d", "cpu")
+ROOMS = ("--simulated-rooms", 0)
 STILL = ("--steps", 1, "--batch-size", 1, "--held-out", 0.2, "--learning-rate", 1e-12, "-d", "cpu")
 NAMES = ("soprano", "bass")
 
@@ -60,7 +61,7 @@ def folder(tmp_path, monkeypatch, stems) -> Path:
 
 class TestTrain:
     def test_init_is_where_training_starts(self, tiny_model):
-        succeeds("train", "estimator", "--singers", "singers", "-o", "run", "--init", tiny_model, *STILL)
+        succeeds("train", "estimator", "--singers", "singers", "-o", "run", "--init", tiny_model, *ROOMS, *STILL)
         start, found = load_checkpoint(tiny_model), load_checkpoint("run/best")
         assert found.config == start.config
         for name, tensor in start.tensors.items():
@@ -70,12 +71,12 @@ class TestTrain:
         losses = []
         for options in ([], ["--stems"]):
             command = ["train", "estimator", "--singers", "singers", "-o", f"run{len(losses)}", "--init", tiny_model]
-            result = succeeds(*command, *options, *STILL)
+            result = succeeds(*command, *options, *ROOMS, *STILL)
             losses.append(float(result.stdout.split("validation loss ")[1].split()[0]))
         assert abs(losses[0] - losses[1]) > 0.05
 
     def test_the_best_weights_separate_and_a_run_is_not_overwritten(self, tiny_model):
-        command = ["train", "estimator", "--singers", "singers:1", "-o", "run", "--init", tiny_model, *SHORT]
+        command = ["train", "estimator", "--singers", "singers:1", "-o", "run", "--init", tiny_model, *ROOMS, *SHORT]
         result = succeeds(*command, "--seed", 7)
         assert result.stdout.startswith("run/best: ")
         assert "seed 7" in result.stdout
@@ -84,6 +85,16 @@ class TestTrain:
         assert "--resume" in refused(*command)
         assert "seed 7" in refused(*command, "--seed", 8, "--resume")
         succeeds(*command, "--seed", 7, "--resume")
+
+    def test_rooms_change_what_is_learned_and_validated(self, tiny_model):
+        noise = 0.2 * np.random.default_rng(0).normal(size=16000) * 10 ** (-3 * np.arange(16000) / 16000)
+        audio.write(Path("rooms/hall.wav"), np.concatenate([[0.9], noise]), 16000)
+        losses = []
+        for options in ([], ["--rooms", "rooms"]):
+            command = ["train", "estimator", "--singers", "singers", "-o", f"run{len(losses)}", "--init", tiny_model]
+            result = succeeds(*command, "--stems", *options, *ROOMS, *STILL)
+            losses.append(float(result.stdout.split("validation loss ")[1].split()[0]))
+        assert abs(losses[0] - losses[1]) > 0.02
 
     def test_the_best_tracker_tracks(self, tiny_tracker):
         command = ["train", "tracker", "--singers", "singers", "--synthetic", 0, "--float32", "-o", "run"]
@@ -98,6 +109,7 @@ class TestTrain:
             (["estimator"], "nothing to train on"),
             (["estimator", "--singers", "singers", "--guides", "stems"], "--guides"),
             (["estimator", "stems", "--stems"], "--stems"),
+            (["estimator", "choir", "--rooms", "rooms"], "--rooms"),
             (["estimator", "--singers", "singers", "--steps", 0], "--steps"),
             (["estimator", "--singers", "singers", "--seed", -1], "--seed"),
             (["estimator", "--singers", "singers", "--learning-rate", "nan"], "--learning-rate"),

@@ -6,8 +6,11 @@ import torch
 from melodies import energy_at_harmonics, melody, piece, take
 
 from vocalsep.errors import AudioError, OptionError
+from vocalsep.model.room import RoomParameters
 from vocalsep.training.data import MixedSource, MixtureSource, SingerSource
 from vocalsep.training.f0_errors import with_errors
+from vocalsep.training.rooms import Rooms, aligned
+from vocalsep.training.sections import section
 from vocalsep.training.takes import Take, section_f0, split_piece
 
 FRAMES = 60
@@ -16,6 +19,17 @@ FRAMES = 60
 @pytest.fixture(scope="module")
 def singers(sing):
     return piece(sing, 2)
+
+
+@pytest.fixture(scope="module")
+def rooms() -> Rooms:
+    """One room with a T60 of 1 s and a direct-to-reverberant ratio of -3 dB."""
+    t = np.arange(16000) / 16000
+    response = np.random.default_rng(0).normal(size=16000) * 10 ** (-3 * t)
+    response[: 8 * 16] = 0
+    response *= 10 ** (3 / 20) / np.sqrt((response**2).sum())
+    response[0] = 1.0
+    return Rooms([aligned(response.astype(np.float32))[None]])
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +81,7 @@ class TestSingerSource:
     def test_batches(self, source):
         rng, numbers = np.random.default_rng(0), set()
         for _ in range(20):
-            mixture, f0, stems, *_ = source.draw(rng, 3)
+            mixture, f0, stems, _, room = source.draw(rng, 3)
             numbers.add(f0.shape[1])
             assert mixture.shape == (3, FRAMES * 256)
             assert f0.shape[::2] == (3, FRAMES + 1)
@@ -76,10 +90,68 @@ class TestSingerSource:
             assert 0 < mixture.abs().max() <= 1.0001
             # Stems have the room and the level of the mixture; the rest is noise, 30 dB below it or less.
             assert (mixture - stems.sum(dim=1)).std() < 0.05 * mixture.std()
+            assert room is None
             voiced = f0[f0 > 0]
             assert 110 * 2 ** (-7.3 / 12) < voiced.min() < voiced.max() < 520 * 2 ** (7.3 / 12)
             assert ((f0 > 0).any(dim=1).float().mean(dim=-1) > 0.15).all()
         assert numbers == {2, 3, 4, 5, 6}
+
+    def test_voices_are_sections_in_augmented_ensembles_only(self, singers, monkeypatch):
+        sizes: dict[bool, list[int]] = {True: [], False: []}
+        for augmented, found in sizes.items():
+
+            def counted(*arguments, found=found):
+                found.append(arguments[3])
+                return section(*arguments)
+
+            monkeypatch.setattr("vocalsep.training.data.section", counted)
+            source = SingerSource([singers], frames=FRAMES, augmented=augmented)
+            rng = np.random.default_rng(0)
+            for _ in range(15):
+                source.draw(rng, 4)
+        assert set(sizes[False]) == {1}
+        assert set(sizes[True]) == {1, 2, 3, 4, 5, 6}
+        assert np.mean(np.array(sizes[True]) > 1) == pytest.approx(0.3, abs=0.1)
+
+    def test_voices_of_one_part_are_other_singers(self, singers):
+        """As long as there are enough: two of each part make up to eight voices."""
+        source = SingerSource([singers], voices=(6, 6), frames=159, augmented=False)
+        rng = np.random.default_rng(0)
+        together = 0
+        for _ in range(20):
+            takes = [takes[0] for takes, _ in source._in_time(rng, 6)]
+            together += len({id(take) for take in takes})
+        assert together == 20 * 6
+
+    def test_half_of_the_ensembles_sing_in_a_room(self, singers, rooms):
+        source = SingerSource([singers], voices=(3, 3), frames=159, augmented=False, rooms=rooms)
+        rng = np.random.default_rng(0)
+        batches = [source.draw(rng, 4) for _ in range(20)]
+        found = [RoomParameters.of() if batch.room is None else batch.room for batch in batches]
+        times = torch.stack([room.reverberation_time.expand(4) for room in found]).flatten()
+        ratios = torch.stack([room.ratio.expand(4) for room in found]).flatten()
+        wet = times > 0
+        assert 0.35 < wet.float().mean() < 0.65
+        assert (ratios[~wet] == torch.inf).all()
+        # Errors of an estimate, and up to 4 dB for the places of room and singers.
+        assert 1.0 * 0.8 < times[wet].min() < 0.95 < 1.05 < times[wet].max() < 1.0 * 1.2
+        assert -3 - 6.5 < ratios[wet].min() < -4 < -2 < ratios[wet].max() < -3 + 6.5
+        for batch in batches:
+            torch.testing.assert_close(batch.stems.sum(dim=1), batch.mixture)
+
+    def test_stems_have_the_reverberation_of_the_mixture(self, singers, rooms):
+        """Frames at the end of notes, where a voice rests, are silent without a room only."""
+        source = SingerSource([singers], voices=(4, 4), frames=159, augmented=False, rooms=rooms)
+        rng = np.random.default_rng(0)
+        levels: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(12):
+            batch = source.draw(rng, 1)
+            energy = batch.stems[0].reshape(4, 159, 256).square().mean(dim=-1)
+            sung = torch.nn.functional.max_pool1d((batch.f0[0, :, :159] > 0).float(), 7, 1, 3) > 0
+            after = ~sung & (sung.cumsum(dim=1) > 0)
+            if after.any():
+                levels[batch.room is not None].append(float(energy[after].mean() / energy[sung].mean()))
+        assert np.mean(levels[True]) > 10 * np.mean(levels[False])
 
     def test_mixtures_have_the_f0_of_the_batch(self, singers):
         source = SingerSource([singers], voices=(2, 2), frames=FRAMES, augmented=False)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from melodies import PARTS, melody
 
 from vocalsep import audio
@@ -81,6 +82,23 @@ class TestSingers:
             assert batch.mixture.shape == (2, 76 * 256)
 
 
+class TestRooms:
+    def test_training_and_validation_are_put_into_them(self, folders, tmp_path, tiny_separator):
+        t = np.arange(16000) / 16000
+        noise = 0.1 * np.random.default_rng(0).normal(size=16000) * 10 ** (-3 * t)
+        audio.write(tmp_path / "hall.wav", np.concatenate([[0.9], noise]), 16000)
+        data = EstimatorData(singers=(f"{folders / 'singers'}:1",), held_out=0.2, rooms=(tmp_path,))
+        for source in data.sources(tiny_separator):
+            rng = np.random.default_rng(0)
+            found = [source.draw(rng, 4).room for _ in range(4)]
+            times = torch.cat([room.reverberation_time for room in found if room is not None])
+            assert ((times > 0.8) & (times < 1.2)).sum() > 4
+
+    def test_there_are_none_by_default(self, folders, tiny_separator):
+        data = EstimatorData(singers=(f"{folders / 'singers'}:1",), held_out=0.2)
+        assert all(source.rooms is None for source in data.sources(tiny_separator))
+
+
 class TestMixtures:
     def test_f0_of_guides(self, folders, tiny_separator):
         data = EstimatorData(folders / "choir", folders / "guides", "SB", held_out=0.2)
@@ -120,6 +138,7 @@ class TestMixtures:
         ({}, OptionError),
         ({"singers": ("x",), "guides": Path("x")}, OptionError),
         ({"singers": ("x",), "voices": "SATB"}, OptionError),
+        ({"mixtures": Path("x"), "rooms": (Path("x"),)}, OptionError),
         ({"mixtures": Path("x"), "voices": "XYZ"}, VoicesError),
     ],
 )

@@ -88,9 +88,8 @@ class EstimatorData:
             training, held_out = split_takes(takes, self.held_out)
             found.append((MixtureSource(training), MixtureSource(held_out, _validation_frames(held_out))))
         if self.singers:
-            rooms = self._rooms()
             pieces = load_pieces(singer_folders(self.singers), separator.crepe, self.held_out)
-            found.append(singer_sources(*pieces, f0_errors=self.f0_errors, rooms=rooms))
+            found.append(singer_sources(*pieces, f0_errors=self.f0_errors, rooms=self._rooms()))
         if len(found) == 1:
             return found[0]
         (mixtures, _), (singers, validation) = found
