@@ -1,4 +1,4 @@
-"""`vocalsep train`: weights of the estimator and of the f0 tracker."""
+"""`vocalsep train`: weights of the estimator, of the mask correction and of the f0 tracker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vocalsep.cli.base import Group
-from vocalsep.cli.options import PATH, complete_weights, device_option, together, voices_option
+from vocalsep.cli.options import PATH, complete_weights, device_option, model_option, together, voices_option
 
 if TYPE_CHECKING:
     from vocalsep.training.trainer import Trainer
@@ -30,6 +30,43 @@ singers_option = click.option(
     metavar="FOLDER[:NAMES]",
     help="Folder of single singers of one piece (soprano_1.flac, ...), to be mixed at random; after a colon, the "
     "singers to use (nino_dios:1,2). Can be repeated.",
+)
+
+
+def mixing_options(f0_errors: float) -> Callable[[Any], Any]:
+    """Return a decorator that adds the options of mixtures of single singers, with a default of --f0-errors."""
+    return together(
+        click.option(
+            "--f0-errors",
+            type=click.FloatRange(0, 1),
+            default=f0_errors,
+            show_default=True,
+            help="Fraction of the mixtures of --singers whose f0 gets the errors of a tracker.",
+        ),
+        click.option(
+            "--rooms",
+            type=PATH,
+            multiple=True,
+            metavar="FOLDER",
+            help="Folder of impulse responses of rooms, into which half of the mixtures of --singers are put. Can be "
+            "repeated.",
+        ),
+        click.option(
+            "--simulated-rooms",
+            type=click.IntRange(0),
+            default=60,
+            show_default=True,
+            help="Number of simulated rooms besides those of --rooms (needs vocalsep[train]); each takes a second to "
+            "make.",
+        ),
+    )
+
+
+bfloat16_option = click.option(
+    "--bfloat16/--float32",
+    default=True,
+    show_default=True,
+    help="Precision of the convolutions; bfloat16 takes half the time on processors that support it.",
 )
 
 
@@ -76,27 +113,7 @@ def _run_options(out: str, init: str, batch_size: int, learning_rate: float) -> 
 )
 @voices_option("--guides")
 @click.option("--stems", is_flag=True, help="Use the recordings of --singers as targets (supervised training).")
-@click.option(
-    "--f0-errors",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Fraction of the mixtures of --singers whose f0 gets the errors of a tracker.",
-)
-@click.option(
-    "--rooms",
-    type=PATH,
-    multiple=True,
-    metavar="FOLDER",
-    help="Folder of impulse responses of rooms, into which half of the mixtures of --singers are put. Can be repeated.",
-)
-@click.option(
-    "--simulated-rooms",
-    type=click.IntRange(0),
-    default=60,
-    show_default=True,
-    help="Number of simulated rooms besides those of --rooms (needs vocalsep[train]); each takes a second to make.",
-)
+@mixing_options(0.0)
 @_run_options("runs/estimator", "default", 4, 1e-3)
 def estimator(
     folder: Path | None,
@@ -153,6 +170,65 @@ def estimator(
 
 
 @train.command(
+    option_groups={"Data": ("singers", "f0_errors", "rooms", "simulated_rooms", "model"), **_GROUPS},
+    short_help="Train the network that corrects masks.",
+)
+@singers_option
+@mixing_options(0.5)
+@model_option
+@bfloat16_option
+@_run_options("runs/masks", "another run", 4, 2e-3)
+def masks(
+    singers: tuple[str, ...],
+    f0_errors: float,
+    rooms: tuple[Path, ...],
+    simulated_rooms: int,
+    model: str,
+    bfloat16: bool,
+    out: Path,
+    init: str | None,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    held_out: float,
+    seed: int,
+    resume: bool,
+    device: str,
+) -> None:
+    """Train the network that corrects the masks of an estimator.
+
+    It learns from recordings of single --singers, which are mixed at random and serve as targets. The estimator, -n,
+    is not changed.
+
+    \b
+    vocalsep train masks --singers my_choir_singers -n my_estimator/best -o my_run
+    vocalsep separate choir.wav -n my_estimator/best --masks my_run/best
+    """
+    import torch
+
+    from vocalsep.device import resolve_device
+    from vocalsep.model.correction import MaskCorrection
+    from vocalsep.separation.separator import Separator
+    from vocalsep.training.correction import correction_loss
+    from vocalsep.training.sources import EstimatorData
+    from vocalsep.training.trainer import Trainer, TrainingOptions
+    from vocalsep.weights import load_network
+
+    data = EstimatorData(None, None, None, singers, f0_errors, held_out, rooms, simulated_rooms, seed)
+    options = TrainingOptions(steps, batch_size, learning_rate, seed=seed)
+    found = resolve_device(device)
+    _check_run(out, resume)
+    initial = load_network(init, MaskCorrection) if init else None
+    separator = Separator(model, found)
+    click.echo("Tracking f0 and simulating rooms ...", err=True)
+    training, validation = data.sources(separator)
+    torch.manual_seed(seed)
+    network = (initial or MaskCorrection()).requires_grad_(True).to(found)
+    loss = partial(correction_loss, estimator=separator.estimator, bfloat16=bfloat16)
+    _run(Trainer(options, network, loss, training, validation, out), resume)
+
+
+@train.command(
     option_groups={"Data": ("singers", "synthetic", "chorales"), **_GROUPS},
     short_help="Train the network that tracks f0.",
 )
@@ -165,12 +241,7 @@ def estimator(
     help="Number of Bach chorales for two of three synthetic pieces (needs vocalsep[train]); the others are random "
     "counterpoint.",
 )
-@click.option(
-    "--bfloat16/--float32",
-    default=True,
-    show_default=True,
-    help="Precision of the convolutions; bfloat16 takes half the time on processors that support it.",
-)
+@bfloat16_option
 @_run_options("runs/tracker", "tracker", 8, 2e-3)
 def tracker(
     singers: tuple[str, ...],

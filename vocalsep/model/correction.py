@@ -74,11 +74,12 @@ class CorrectionBlock(nn.Module):
         self.own = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
         self.others = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def forward(self, x: Tensor, voices: int) -> Tensor:
-        """Map (batch * voices, channels, bands, steps) to the same shape."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, voices, channels, bands, steps) to the same shape."""
         y = torch.relu(x)
-        others = self.others(y.unflatten(0, (-1, voices)).mean(dim=1))
-        return (x + self.own(y)).unflatten(0, (-1, voices)).add(others[:, None]).flatten(0, 1)
+        own: Tensor = self.own(y.flatten(0, 1)).reshape(x.shape)
+        others: Tensor = self.others(y.mean(dim=1))
+        return x + own + others[:, None]
 
 
 class MaskCorrection(nn.Module):
@@ -92,7 +93,7 @@ class MaskCorrection(nn.Module):
         self.config = config or CorrectionConfig()
         width = self.config.channels
         self.embed = nn.Conv2d(_N_FEATURES, width, PATCH, stride=PATCH)
-        self.blocks = nn.ModuleList(CorrectionBlock(width, dilation) for dilation in self.config.dilations)
+        self.blocks = nn.Sequential(*(CorrectionBlock(width, dilation) for dilation in self.config.dilations))
         self.head = nn.Conv2d(width, PATCH[0] * PATCH[1], 1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
@@ -114,16 +115,15 @@ class MaskCorrection(nn.Module):
         grid : StftGrid
             Grid of all of them, with a hop of 16 ms.
         """
-        batch, voices, bins, frames = power.shape
         n_low = round(min(_TOP, grid.sample_rate / 2) * grid.n_fft / grid.sample_rate) // PATCH[0] * PATCH[0]
-        low, high = power.split([n_low, bins - n_low], dim=-2)
+        low, high = power[..., :n_low, :], power[..., n_low:, :]
         with torch.no_grad():
-            features = _features(low, recorded[:, :n_low], frequency[:, :n_low], f0, grid).flatten(0, 1)
-        y = self.embed(nn.functional.pad(features, (0, -frames % PATCH[1])))
-        for block in self.blocks:
-            y = block(y, voices)
-        y = self.head(torch.relu(y)).float().unflatten(1, PATCH)  # (batch * voices, 4 bins, 2 frames, bands, steps)
-        y = y.permute(0, 3, 1, 4, 2).reshape(batch, voices, n_low, -1)[..., :frames]
+            features = _features(low, recorded[:, :n_low], frequency[:, :n_low], f0, grid)
+            features = nn.functional.pad(features, (0, -power.shape[-1] % PATCH[1]))
+        x = self.embed(features.flatten(0, 1))  # (batch * voices, channels, bands, steps)
+        x = self.blocks(x.reshape(*power.shape[:2], *x.shape[1:]))
+        y = self.head(torch.relu(x).flatten(0, 1)).float().unflatten(1, PATCH)
+        y = y.permute(0, 3, 1, 4, 2).reshape(*low.shape[:-1], -1)[..., : low.shape[-1]]  # out of patches
         return torch.cat([low * torch.exp(_LIMIT * torch.tanh(y / _LIMIT)), high], dim=-2)
 
 
