@@ -30,7 +30,7 @@ _RISE = MODEL_SAMPLE_RATE // 1000  # samples that are kept before the peak of th
 _DIRECT = MODEL_SAMPLE_RATE * 8 // 1000  # samples after the peak that count as direct sound
 _VOICE_BAND = (100.0, 500.0)  # Hz: edges of the mean spectrum of voices
 _SILENCE = 1e-4  # energy of all later sound, relative to the direct sound, that is no room (-40 dB)
-_DECAY_DB = (-5.0, -25.0)  # part of the decay to which T60 is fitted
+_DECAY_DB = (-5.0, -25.0)  # part of the decay from which T60 is measured
 
 _PLACE_DB, _ROOM_DB = 2.0, 2.0  # changes of the direct-to-reverberant ratio, per singer and for all
 
@@ -159,10 +159,9 @@ def aligned(response: Float32) -> Float32:
 def room_of(responses: Float32) -> RoomParameters:
     """Return T60 and the direct-to-reverberant ratio of a room from its impulse responses, shape (..., samples).
 
-    The ratio is the energy up to 8 ms after the direct sound over that of all later sound. T60 comes from the energy
-    that is still to come at each time, in dB, by a line through its decay from -5 to -25 dB after the direct sound
-    (Schroeder). Several responses are taken together, by their mean energy. They are responses of this module, see
-    `aligned`.
+    The ratio is the energy up to 8 ms after the direct sound over that of all later sound. T60 comes from the later
+    sound: it is three times as long as the energy that is still to come takes to fall from -5 to -25 dB (Schroeder).
+    Several responses are taken together, by their mean energy. They are responses of this module, see `aligned`.
 
     Energies are those of a voice: high frequencies, which die away fast and are weak in voices, count little.
 
@@ -173,12 +172,10 @@ def room_of(responses: Float32) -> RoomParameters:
     energy = (_voiced(responses) ** 2).reshape(-1, responses.shape[-1]).mean(axis=0)
     direct, late = energy[: _RISE + _DIRECT].sum(), energy[_RISE + _DIRECT :]
     remaining = late[::-1].cumsum()[::-1]
-    if remaining[0] < _SILENCE * direct:
+    if remaining[0] <= _SILENCE * direct:
         return RoomParameters.of()
-    decay = 10 * np.log10(remaining / remaining[0] + 1e-20)
-    first, last = (int((decay > limit).sum()) for limit in _DECAY_DB)
-    slope = np.polyfit(np.arange(first, last + 1) / MODEL_SAMPLE_RATE, decay[first : last + 1], 1)[0]
-    return RoomParameters.of(-60 / float(slope), 10 * math.log10(direct / remaining[0]))
+    first, last = (int((remaining > 10 ** (level / 10) * remaining[0]).sum()) for level in _DECAY_DB)
+    return RoomParameters.of(3 * (last - first) / MODEL_SAMPLE_RATE, 10 * math.log10(direct / remaining[0]))
 
 
 def _voiced(responses: Float32) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import torch
 from numpy.random import Generator
 
 from vocalsep.audio import Float32
-from vocalsep.timebase import HOP, MODEL_SAMPLE_RATE
+from vocalsep.timebase import HOP, HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.training.takes import Take, section_f0
 
 SIZES = (2, 6)
@@ -55,7 +55,7 @@ def variation(waveform: Float32, f0: Float32, cents: float, delay: float, rng: G
     fine = _OVERSAMPLING * torch.fft.irfft(torch.fft.rfft(torch.from_numpy(waveform)), n=n).numpy()
     warped = np.interp(source * (_OVERSAMPLING * MODEL_SAMPLE_RATE), np.arange(n), fine, left=0.0, right=0.0)
     frames = np.arange(f0.shape[-1])
-    sample = np.minimum(frames * round(HOP * MODEL_SAMPLE_RATE), len(waveform) - 1)
+    sample = np.minimum(frames * HOP_LENGTH, len(waveform) - 1)
     frame = np.round(source[sample] / HOP).astype(int)
     inside = (frame >= 0) & (frame < len(frames))
     moved = np.where(inside, f0[:, np.clip(frame, 0, len(frames) - 1)] * speed[sample], 0)
