@@ -62,8 +62,8 @@ class CorrectionConfig:
 
     @property
     def reach(self) -> int:
-        """Frames on each side of a frame that its correction depends on."""
-        return PATCH[1] * (sum(self.dilations) + 1) + LEVEL_REACH
+        """Frames on each side of a frame that its correction depends on, a multiple of the frames of a patch."""
+        return PATCH[1] * (sum(self.dilations) + 1 + LEVEL_REACH // PATCH[1])
 
 
 class CorrectionBlock(nn.Module):

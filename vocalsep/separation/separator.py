@@ -28,6 +28,7 @@ from vocalsep.f0.crepe import Crepe
 from vocalsep.f0.grid import F0sLike, on_grid
 from vocalsep.f0.network import Tracker
 from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.correction import MaskCorrection
 from vocalsep.model.estimator import Estimator
 from vocalsep.model.fitting import fit
 from vocalsep.model.masks import residual_gate
@@ -37,7 +38,7 @@ from vocalsep.options import NetworkOptions, RoomLike, SeparationOptions
 from vocalsep.progress import ProgressCallback, no_progress
 from vocalsep.separation.analysis import Analysis, excerpt, without_room
 from vocalsep.separation.result import Separation
-from vocalsep.separation.streaming import PARAMETER_CONTEXT, cut_stems, recorded_chunks
+from vocalsep.separation.streaming import StemCutter, recorded_chunks
 from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 from vocalsep.voices import VoicesLike
 from vocalsep.weights import load_network
@@ -59,6 +60,8 @@ class Separator:
         "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
     tracker, crepe : str or path
         Weights of the f0 tracker and of CREPE, likewise. CREPE is loaded when it is first used.
+    masks : str or path, optional
+        Weights of the network that corrects the masks, likewise; None for none.
     fitting : bool
         Fit the parameters to the recording and let the masks use its phase; without it the network alone decides.
 
@@ -68,6 +71,8 @@ class Separator:
         Estimates the source-filter parameters.
     tracker : Tracker
         Tracks f0 in mixtures.
+    correction : MaskCorrection or None
+        Corrects the power of the voices before the masks.
     crepe : Crepe
         Tracks f0 in recordings of single voices.
 
@@ -86,12 +91,14 @@ class Separator:
         *,
         tracker: str | os.PathLike[str] = NetworkOptions.tracker,
         crepe: str | os.PathLike[str] = NetworkOptions.crepe,
+        masks: str | os.PathLike[str] | None = None,
         fitting: bool = True,
     ) -> None:
         self.device = resolve_device(device)
         self.fitting = fitting
         self.estimator = load_network(model, Estimator, self.device)
         self.tracker = load_network(tracker, Tracker, self.device)
+        self.correction = None if masks is None else load_network(masks, MaskCorrection, self.device)
         self._crepe = crepe
 
     @cached_property
@@ -261,15 +268,13 @@ class Separator:
         grid = StftGrid.of_duration(recording.sample_rate)
         n_frames = min(grid.n_frames(downmix.source_samples), tracks.n_frames)
         gate = residual_gate(torch.from_numpy(tracks.frequencies)) if residual else None
-        samples, reverberation = 0, None
+        cutter = StemCutter(grid, room, use_phase=self.fitting, gate=gate, correction=self.correction)
+        samples = 0
         for chunk, waveform in recorded_chunks(recording, grid, n_frames):
-            parameters = self.parameters(
-                downmix, tracks, chunk.first - PARAMETER_CONTEXT, chunk.last + PARAMETER_CONTEXT
-            )
+            first, last = chunk.first - cutter.context, chunk.last + cutter.context
+            parameters = self.parameters(downmix, tracks, first, last)
             with torch.inference_mode():
-                stems, reverberation = cut_stems(
-                    chunk, waveform, parameters, grid, room, use_phase=self.fitting, gate=gate, before=reverberation
-                )
+                stems = cutter.cut(chunk, waveform, parameters)
             samples += stems.shape[-1]
             yield stems
             progress("masks", min(1.0, samples / downmix.source_samples))
