@@ -27,8 +27,11 @@ from vocalsep.model.features import LEVEL_REACH, level
 _TOP = 8000.0  # Hz: nothing above is corrected, because training data end there
 PATCH = 4, 2
 """Bins and frames of a patch."""
+MAX_REACH = 96
+"""Largest reach in frames; the chunks of a recording have 2 s of context."""
 _LIMIT = 6.0  # nats: largest correction
 _FLOOR = 1e-8  # power of a bin relative to the level, -80 dB: below it, nothing is heard
+_MASKED = 1e-5  # power of other voices relative to that of all, -50 dB: below it, rounding decides
 _LOG_MEAN, _LOG_SCALE = -8.0, 4.0  # of log powers relative to the level
 _NEAR, _NEAR_SCALE = 32.0, 16.0  # Hz: distance from a harmonic that counts as far, and its scale
 _N_FEATURES = 8
@@ -59,6 +62,8 @@ class CorrectionConfig:
             raise ValueError("expected dilations: 1 to 32 numbers")
         if not all(type(number) is int and 0 < number <= 1024 for number in (self.channels, *self.dilations)):
             raise ValueError("expected whole numbers from 1 to 1024")
+        if self.reach > MAX_REACH:
+            raise ValueError(f"expected dilations that reach {MAX_REACH} frames at most")
 
     @property
     def reach(self) -> int:
@@ -130,7 +135,7 @@ class MaskCorrection(nn.Module):
 def _features(power: Tensor, recorded: Tensor, frequency: Tensor, f0: Tensor, grid: StftGrid) -> Tensor:
     """Return the features of every voice in every bin, shape (batch, voices, features, frequency bins, frames)."""
     total = power.sum(dim=1, keepdim=True)
-    others = (total - power).clamp_min_(0)
+    others = (total - power).clamp_min_(0).add_(total, alpha=_MASKED)
     voiced = (f0 > 0).to(f0)[:, :, None]
     centre = grid.frequencies(f0.device)[: power.shape[-2], None]
     f0 = torch.where(f0 > 0, f0, 1.0)[:, :, None]
