@@ -46,7 +46,7 @@ def made(monkeypatch) -> list[str]:
         names.append(source.name)
         for name, path in targets.items():
             path.write_bytes(name.encode() + b" of " + content)
-        return StemSummary(1.0, 16000, 1, "16", 1.0, 0, dict.fromkeys(targets, 0.5))
+        return StemSummary(1.0, 16000, 1, "16", 1.0, 0, dict.fromkeys(targets, 0.5), None)
 
     monkeypatch.setattr("vocalsep.separation.files.write_stems", write)
     monkeypatch.setattr("vocalsep.separation.separator.Separator", lambda *_, **__: None)
@@ -197,7 +197,7 @@ class TestSeparateFiles:
     def test_keywords_replace_fields(self, made):
         put("a.wav")
         (result,) = separate_files(
-            ["a.wav"], "out", separation=SeparationOptions(voices="SA", residual=True), format="flac", adapt=None
+            ["a.wav"], "out", separation=SeparationOptions(voices="SA", residual=True), format="flac", room=None
         )
         assert list(result.files) == [*STEMS, "residual"]
         assert result.files["alto"].suffix == ".flac"
@@ -279,7 +279,7 @@ class TestSeparateFiles:
 class TestReport:
     def test_fields(self, made):
         put("in/a.wav", "in/bad.wav")
-        separate_files(["in"], "out", voices="SA", adapt=False)
+        separate_files(["in"], "out", voices="SA", room="none")
         report = json.loads(Path("out/report.json").read_text())
         assert report["interrupted"] is False
         assert report["summary"] == {"done": 1, "skipped": 0, "failed": 1}

@@ -138,7 +138,7 @@ class TestSystems:
         lines: list[str] = []
         networks = TrainedNetworks(tmp_path, (), tiny_separator)
         found = separation.load_systems([], networks, str(tiny_model), lines.append)
-        assert list(found) == ["comb", "nmf", "source-filter-nmf", "vocalsep", "vocalsep-unfitted", "vocalsep-adapted"]
+        assert list(found) == ["comb", "nmf", "source-filter-nmf", "vocalsep", "vocalsep-unfitted"]
         assert [line.split(":")[0] for line in lines] == ["unet", "us", "vocalsep-stems"]
         for name in ("us", "oracle"):
             with pytest.raises(OptionError, match=name):
@@ -275,7 +275,7 @@ class TestTables:
         systems = {
             "comb": LoadedSystem(separate_comb),
             "vocalsep": LoadedSystem(separate_comb, str(tiny_model), run),
-            "vocalsep-adapted": LoadedSystem(separate_comb, str(tiny_model)),
+            "vocalsep-unfitted": LoadedSystem(separate_comb, str(tiny_model)),
         }
         lines = [line.split() for line in separation.format_costs(systems)]
         assert lines[2][:2] == ["comb", "nothing"]

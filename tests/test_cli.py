@@ -23,7 +23,7 @@ from vocalsep.f0.tracks import F0Tracks
 FRAMES = 100
 F0 = np.array([[440.0], [330.0], [220.0], [110.0]], dtype=np.float32) * np.ones(FRAMES, dtype=np.float32)
 NAMES = ("soprano", "alto", "tenor", "bass")
-COMMANDS = ["separate", "f0", "adapt", "models", "train", "evaluate", "bench", "completion"]
+COMMANDS = ["separate", "f0", "models", "train", "evaluate", "bench", "completion"]
 
 
 @pytest.fixture(scope="module")

@@ -74,9 +74,6 @@ class TestSkipping:
         change("setup", "vocalsep", value=vocalsep.__version__ + "7")
         assert separate().status == "skipped"
 
-    def test_options_that_do_not_matter(self, done):
-        assert separate(seed=3).status == "skipped"  # without adapt
-
     def test_overwrite(self, done):
         assert separate(overwrite=True).status == "done"
         assert done == ["a.wav"]

@@ -102,17 +102,14 @@ class TestOneRecording:
         assert ("turned down" in result.stderr) == (mode == "rescale")
         assert ("clipped" in result.stderr) == (mode != "rescale")
 
-    def test_adapt(self, model, quartet):  # noqa: F811
-        options = ["--adapt", "--adapt-seconds", "1", "--f0"]
-        assert "choir.wav" in refused("separate", "choir.wav", *options, "f0.csv", *model)  # too short
-        audio.write("long.wav", np.tile(quartet.sum(axis=0), 3), 16000)
-        F0Tracks(np.tile(F0, 3), NAMES).to_csv("long.csv")
-        result = run("separate", "long.wav", *options, "long.csv", *model)
-        assert result.exit_code == 0, result.output
-        found = record("separated/long/separation.json")
-        assert found["summary"]["adaptation"] in result.stdout
-        assert found["summary"]["f0_seconds"] == pytest.approx(4.8)
-        assert found["setup"]["options"]["adapt_seconds"] == 1
+    def test_room(self, model, quartet):  # noqa: F811
+        for room, seconds in ("1.8", 1.8), ("none", None):
+            result = run("separate", "choir.wav", "--f0", "f0.csv", "--room", room, "--overwrite", *model)
+            assert result.exit_code == 0, result.output
+            found = record("separated/choir/separation.json")["summary"]["room"]
+            assert (found and found["reverberation_time"]) == seconds
+            assert ("1.8 s" in result.stdout) == (room == "1.8")
+        assert "--room" in refused("separate", "choir.wav", "--f0", "f0.csv", "--room", "large", *model)
 
     @pytest.mark.parametrize(
         ("arguments", "word"),
@@ -153,7 +150,7 @@ class TestOneRecording:
         assert word in refused("separate", *arguments)
         assert [name for name in files_in(folder) if not name.endswith("report.json")] == before
 
-    @pytest.mark.parametrize("arguments", [[""], ["choir.wav", "-o", ""], ["choir.wav", "--adapt-seconds", "3"], []])
+    @pytest.mark.parametrize("arguments", [[""], ["choir.wav", "-o", ""], []])
     def test_wrong_usage(self, arguments):
         result = run("separate", *arguments)
         assert result.exit_code == 2

@@ -129,7 +129,7 @@ class TestChunks:
     @pytest.mark.parametrize("fitting", [True, False])
     def test_chunks_give_the_same_stems_as_the_whole(self, tiny_model, tiny_tracker, long_duet, long_f0, fitting):
         system = Separator(tiny_model, "cpu", tracker=tiny_tracker, fitting=fitting)
-        found = np.stack(list(system.separate(long_duet, long_f0).stems.values()))
+        found = np.stack(list(system.separate(long_duet, long_f0, room="none").stems.values()))
         grid, waveform = StftGrid.of_duration(), torch.from_numpy(long_duet)
         with Downmix.of_array(long_duet) as downmix, torch.inference_mode():
             parameters = system.parameters(downmix, F0Tracks(long_f0, ("high", "low")))
@@ -148,7 +148,7 @@ class TestChunks:
     def test_a_recording_that_changes_is_refused(self, tiny_separator, long_duet, long_f0, samples):
         other = ArrayRecording(np.resize(long_duet, (1, samples)), 16000)
         with Downmix.of_array(long_duet) as downmix, pytest.raises(AudioError):
-            list(tiny_separator.stems(other, downmix, F0Tracks(long_f0, ("high", "low"))))
+            list(tiny_separator.stems(other, tiny_separator.analyse(downmix, long_f0, 2, room="none")))
 
 
 class TestResidual:
@@ -335,7 +335,7 @@ class TestAboveTheModel:
         f0 = np.zeros((2, 120), np.float32)
         f0[0, :60], f0[1, 60:] = 440.0, 196.0
         recording = sing(f0, 44100, log_noise=-16.0).sum(axis=0)
-        result = tiny_separator.separate(recording, f0, sample_rate=44100)
+        result = tiny_separator.separate(recording, f0, sample_rate=44100, room="none")
         first, second = (
             power(torch.from_numpy(stem), self.GRID)[self.GRID.frequencies() > 8200].sum(dim=0)
             for stem in result.stems.values()

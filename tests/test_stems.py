@@ -68,7 +68,7 @@ class TestWriteStems:
         with AudioReader(recording.parent / "low.wav") as reader:
             assert (reader.bit_depth, reader.sample_rate, reader.channels, reader.samples) == ("24", RATE, 2, 2 * RATE)
             assert dict(reader.tags) == {"title": "Duet", "artist": "Two of us"}
-        assert summary == StemSummary(2.0, RATE, 2, "24", 1.0, 0, {"high": 1.0, "low": 1.0})
+        assert summary == StemSummary(2.0, RATE, 2, "24", 1.0, 0, {"high": 1.0, "low": 1.0}, None)
 
     @pytest.mark.parametrize(
         ("depth", "output", "expected"),

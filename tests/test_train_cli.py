@@ -1,4 +1,4 @@
-"""`vocalsep train` and `vocalsep adapt`."""
+"""`vocalsep train`."""
 
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from melodies import melody
 from vocalsep import audio
 from vocalsep.cli import main
 from vocalsep.f0.tracks import F0Tracks
-from vocalsep.model.estimator import EstimatorConfig
 from vocalsep.weights import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -125,25 +124,3 @@ class TestTrain:
     )
     def test_missing_recordings(self, arguments, keyword):
         assert keyword in refused("train", "estimator", *arguments, "-d", "cpu")
-
-
-class TestAdapt:
-    COMMAND = ("adapt", "choir.wav", "--f0", "f0.csv", "-o", "mine", "-d", "cpu", "--steps", 2)
-
-    def test_the_weights_of_a_choir_separate(self, tiny_model):
-        result = succeeds(*self.COMMAND, "-n", tiny_model)
-        assert result.stdout.startswith("mine: ")
-        assert load_checkpoint("mine").config == load_checkpoint(tiny_model).config
-        succeeds("separate", "choir.wav", "--f0", "f0.csv", "-n", "./mine", "-d", "cpu")
-
-    def test_a_checkpoint_is_kept_without_overwrite(self, tiny_model, folder):
-        (folder / "mine").mkdir()  # an empty folder is not in the way
-        succeeds(*self.COMMAND, "-n", tiny_model)
-        assert "--overwrite" in refused(*self.COMMAND, "-n", tiny_model)
-        succeeds(*self.COMMAND, "-n", tiny_model, "--overwrite")
-        assert load_checkpoint("mine").config["channels"] == EstimatorConfig(channels=16).channels
-
-    def test_wrong_input(self):
-        assert "--f0" in refused("adapt", "choir.wav", *self.COMMAND[1:])
-        assert "missing.wav" in refused("adapt", "missing.wav", "-o", "mine")
-        assert not Path("mine/model.safetensors").exists()

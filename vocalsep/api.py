@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from vocalsep.audio import read, to_model_rate, validate_sample_rate, validate_waveform
+from vocalsep.audio import read, to_model_rate
 from vocalsep.audio.downmix import Downmix
-from vocalsep.audio.recording import ArrayRecording
 from vocalsep.device import resolve_device
 from vocalsep.errors import F0Error
 from vocalsep.f0 import polyphonic
@@ -38,7 +37,6 @@ def separate(
     tracker: str | os.PathLike[str] = NetworkOptions.tracker,
     room: RoomLike = SeparationOptions.room,
     residual: bool = SeparationOptions.residual,
-    adapt: bool = SeparationOptions.adapt,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
     """Separate a recording of an ensemble into its voices.
@@ -69,10 +67,8 @@ def separate(
         Reverberation time (T60) in s of the room that the recording sounds in, "auto" to estimate it, or "none".
     residual : bool
         Put passages in which no voice sings into a stem named "residual" instead of sharing them among the voices.
-    adapt : bool
-        First train the estimator further, unsupervised, on the recording itself; this takes up to a minute.
     progress : callable
-        Called with the stage ("reading", "f0", "adaptation", "masks") and the fraction of it that is done.
+        Called with the stage ("reading", "f0", "masks") and the fraction of it that is done.
 
     Returns
     -------
@@ -99,13 +95,6 @@ def separate(
     True
     """
     separator = Separator(model, device, tracker=tracker)
-    if adapt:
-        from vocalsep.training.adaptation import adapt as adapt_to
-
-        recording = ArrayRecording(validate_waveform(audio), validate_sample_rate(sample_rate))
-        with Downmix.of_recording(recording) as downmix:
-            f0s = separator.track(downmix, f0s, voices, progress)
-            separator = adapt_to(separator, [(downmix, f0s)], progress=progress).separator
     return separator.separate(
         audio, f0s, sample_rate=sample_rate, voices=voices, room=room, residual=residual, progress=progress
     )
@@ -121,7 +110,6 @@ def separate_file(
     tracker: str | os.PathLike[str] = NetworkOptions.tracker,
     room: RoomLike = SeparationOptions.room,
     residual: bool = SeparationOptions.residual,
-    adapt: bool = SeparationOptions.adapt,
     progress: ProgressCallback = no_progress,
 ) -> Separation:
     """Separate an audio file; all other parameters are those of `separate`."""
@@ -136,7 +124,6 @@ def separate_file(
         tracker=tracker,
         room=room,
         residual=residual,
-        adapt=adapt,
         progress=progress,
     )
 

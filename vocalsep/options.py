@@ -74,12 +74,6 @@ class SeparationOptions:
         The room that the recording sounds in: its reverberation time (T60) in s, "auto" to estimate it, or "none".
     residual : bool
         Put passages in which no voice sings into a stem of their own instead of sharing them among the voices.
-    adapt : bool
-        First train the estimator further, unsupervised, on the recording itself.
-    adapt_seconds : float, optional
-        Time limit of that training in seconds; None sets no limit.
-    seed : int
-        Random seed of that training.
 
     Raises
     ------
@@ -92,21 +86,12 @@ class SeparationOptions:
     voices: VoicesLike | None = None
     room: RoomLike = "auto"
     residual: bool = False
-    adapt: bool = False
-    adapt_seconds: float | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.voices is not None:
             object.__setattr__(self, "voices", parse_voices(self.voices))
             self.stem_names()
         object.__setattr__(self, "room", _validated_room(self.room))
-        if self.adapt_seconds is not None and not 0 < self.adapt_seconds < math.inf:
-            raise OptionError(
-                f"adapt_seconds is {shown(self.adapt_seconds)}; expected a number above 0", parameter="adapt_seconds"
-            )
-        if self.seed < 0:
-            raise OptionError(f"seed is {shown(self.seed)}; expected 0 or more", parameter="seed")
 
     def stem_names(self, tracked: Sequence[str] | None = None) -> list[str]:
         """Return the names of the stems of a recording.

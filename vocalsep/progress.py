@@ -1,7 +1,7 @@
 """How a long computation reports its progress.
 
 A callback gets the name of the stage and the fraction of it that is done. The stages of a separation are "reading",
-"f0", "adaptation" (with `adapt`), "masks" and, for files, "writing". An exception that the callback raises ends the
+"f0", "masks" and, for files, "writing". An exception that the callback raises ends the
 computation: this is how a program cancels one.
 """
 

@@ -156,16 +156,12 @@ def separate(job: Job, options: JobOptions, separator: Separator, progress: Prog
 
     described = {"name": job.source.name, **describe_file(job.source)}
     partial = {name: part_path(path) for name, path in job.targets.items()}
-    f0s, adaptation = options.f0s, None
     try:
         for path in (*job.targets.values(), job.record):
             path.parent.mkdir(parents=True, exist_ok=True)
-        if options.separation.adapt:
-            separator, f0s, adaptation = _adapt(job, options, separator, progress)
-        written = write_stems(separator, job.source, partial, options.separation, options.output, f0s, progress)
+        written = write_stems(separator, job.source, partial, options.separation, options.output, options.f0s, progress)
         summary = asdict(written)
         described.update({name: summary.pop(name) for name in ("sample_rate", "channels", "seconds")})
-        summary["adaptation"] = adaptation
         summary["f0_seconds"] = None if options.f0s is None else options.f0s.n_frames * options.f0s.hop
         record = {
             KEY: SCHEMA,
@@ -183,26 +179,6 @@ def separate(job: Job, options: JobOptions, separator: Separator, progress: Prog
     finally:
         remove_temporary(job)
     return Result(job.source, "done", files=job.targets, record=record)
-
-
-def _adapt(
-    job: Job, options: JobOptions, separator: Separator, progress: ProgressCallback
-) -> tuple[Separator, F0Tracks, str]:
-    """Adapt the separator to a recording; return it, the f0 tracks and a sentence about the adaptation."""
-    from vocalsep.audio import AudioReader
-    from vocalsep.audio.downmix import Downmix
-    from vocalsep.training.adaptation import adapt
-
-    chosen = options.separation
-    with AudioReader(job.source) as reader, Downmix.of_recording(reader) as downmix:
-        analysis = separator.analyse(downmix, options.f0s, chosen.voices, room=chosen.room, progress=progress)
-        tracks = analysis.tracks
-        recordings = [(analysis.dry, tracks)]
-        try:
-            adapted = adapt(separator, recordings, seconds=chosen.adapt_seconds, seed=chosen.seed, progress=progress)
-        except AudioError as error:  # too little singing
-            raise AudioError(f"{printable(job.source)}: {error}") from error
-    return adapted.separator, tracks, str(adapted)
 
 
 def _commit(job: Job, record: Record) -> None:

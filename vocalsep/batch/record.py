@@ -14,8 +14,8 @@ setup
 stems
     Name -> file (path relative to the record), size in bytes, mtime_ns and sha256.
 summary
-    bit_depth, gain (common to all stems), clipped (number of samples), singing (share of the time, by voice),
-    adaptation (one sentence, or null), f0_seconds (length of supplied f0 tracks, or null).
+    bit_depth, gain (common to all stems), clipped (number of samples), singing (share of the time, by voice), room
+    (reverberation_time in s and ratio in dB, or null), f0_seconds (length of supplied f0 tracks, or null).
 """
 
 from __future__ import annotations
@@ -106,8 +106,6 @@ def make_setup(
     options["voices"] = None
     if separation.voices is not None or f0s is None:
         options["voices"] = [f"{voice.name}={voice.fmin:g}-{voice.fmax:g}" for voice in separation.parts]
-    if not separation.adapt:
-        options["adapt_seconds"] = options["seed"] = None
     digest = None
     if f0s is not None:
         named = repr((f0s.names, f0s.hop, f0s.frequencies.shape)).encode()

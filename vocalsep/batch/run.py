@@ -205,9 +205,6 @@ def separate_files(
     voices: VoicesLike | None = None,
     room: RoomLike | None = None,
     residual: bool | None = None,
-    adapt: bool | None = None,
-    adapt_seconds: float | None = None,
-    seed: int | None = None,
     format: str | None = None,
     bit_depth: str | None = None,
     clip_mode: str | None = None,
@@ -235,7 +232,7 @@ def separate_files(
     out : path
         Output folder.
     separation : SeparationOptions
-        How to separate. The keywords from `voices` to `seed` replace single fields; None leaves a field as it is.
+        How to separate. The keywords from `voices` to `residual` replace single fields; None leaves a field as it is.
     output : OutputOptions
         How to write the stems; likewise the keywords from `format` to `filename`.
     model, tracker, device
@@ -262,15 +259,7 @@ def separate_files(
     >>> [result.source for result in results if result.status == "failed"]  # doctest: +SKIP
     []
     """
-    separation = _replaced(
-        separation,
-        voices=voices,
-        room=room,
-        residual=residual,
-        adapt=adapt,
-        adapt_seconds=adapt_seconds,
-        seed=seed,
-    )
+    separation = _replaced(separation, voices=voices, room=room, residual=residual)
     output = _replaced(
         output, format=format, bit_depth=bit_depth, clip_mode=clip_mode, two_stems=two_stems, filename=filename
     )

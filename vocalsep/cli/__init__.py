@@ -9,7 +9,7 @@ import click
 from vocalsep import __version__
 from vocalsep.threads import limit_threads
 
-_COMMANDS = ("separate", "f0", "adapt", "models", "train", "evaluate", "bench", "completion")
+_COMMANDS = ("separate", "f0", "models", "train", "evaluate", "bench", "completion")
 
 
 class _Main(click.Group):

@@ -22,7 +22,6 @@ _BAR = "{percentage:3.0f}% {bar} {remaining} left {desc}"
 
 # Start of each stage and its share of the time, on two cores without a GPU.
 _STAGES = {"reading": (0.0, 0.02), "f0": (0.02, 0.25), "masks": (0.27, 0.71), "writing": (0.98, 0.02)}
-_STAGES_ADAPT = {"f0": (0.0, 0.1), "adaptation": (0.1, 0.65), "masks": (0.75, 0.24), "writing": (0.99, 0.01)}
 
 
 class Display(Monitor):
@@ -31,7 +30,6 @@ class Display(Monitor):
     def __init__(self, run: BatchRun, ctx: click.Context) -> None:
         self._run, self._ctx = run, ctx
         self._single = len(run.jobs) + len(run.unreadable) == 1
-        self._stages = _STAGES_ADAPT if run.options.separation.adapt else _STAGES
         self._bar: Any = None
         self._amounts: dict[Path, float] = {}
         self._done = 0.0
@@ -58,7 +56,7 @@ class Display(Monitor):
         """Move the bar."""
         raise_interrupt(self._ctx)
         if self._amounts:
-            start, share = self._stages.get(stage, (0.0, 0.0))
+            start, share = _STAGES.get(stage, (0.0, 0.0))
             done = self._done + self._amounts[job.source] * (start + share * fraction)
             self._bar.set_description_str(printable(job.source.name), refresh=False)
             self._bar.update(max(0.0, done - self._bar.n))
@@ -86,16 +84,11 @@ class Display(Monitor):
             click.echo(f"Note: {source}: {note}", err=True)
         where = "Ray" if self._run.batch.ray else self._run.options.networks.device
         click.echo(f"{source}: {seconds:.1f} s, separated in {result.elapsed:.1f} s on {where}")
-        click.echo(f"  room: {_room(summary['room'])}")
-        if summary["adaptation"]:
-            click.echo(f"  {summary['adaptation']}")
+        if summary["room"]:
+            click.echo(f"  room: about {summary['room']['reverberation_time']:.1f} s of reverberation")
         for name, path in result.files.items():
             share = summary["singing"].get(name)
             click.echo(f"  {printable(path)}" + ("" if share is None else f"  (sings {share:.0%} of the time)"))
-
-
-def _room(room: Mapping[str, float] | None) -> str:
-    return "dry" if room is None else f"about {room['reverberation_time']:.1f} s of reverberation"
 
 
 def _notes(summary: Mapping[str, Any], seconds: float) -> Iterator[str]:

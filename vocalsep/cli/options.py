@@ -102,17 +102,6 @@ device_option = click.option(
 network_options = together(model_option, tracker_option, crepe_option, device_option)
 
 
-def adapt_seconds_option(name: str) -> Callable[[Function], Function]:
-    """Return the option, under a name, that limits the time of an adaptation."""
-    return click.option(
-        name,
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Time limit of the adaptation; results then depend on the speed of the machine. Default: no limit; it "
-        "takes about half a minute.",
-    )
-
-
 def f0_tracks(f0s: Path | None, guides: Path | None, voices: str | None, crepe: str, device: str) -> F0Tracks | None:
     """Return the f0 tracks of --f0 or --guides, or None without either; both are an error."""
     from vocalsep.errors import OptionError

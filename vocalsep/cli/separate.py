@@ -11,7 +11,6 @@ import click
 from vocalsep.cli.base import FAILED, Command
 from vocalsep.cli.options import (
     PATH,
-    adapt_seconds_option,
     f0_option,
     f0_tracks,
     guides_option,
@@ -23,7 +22,7 @@ from vocalsep.options import CLIP_MODES, FORMATS, NetworkOptions, OutputOptions,
 _OPTION_GROUPS = {
     "Output": ("out", "filename", "format", "bit_depth", "clip_mode", "two_stems", "residual"),
     "Voices and f0": ("voices", "f0s", "guides", "crepe", "tracker"),
-    "Separation": ("room", "model", "device", "adapt", "adapt_seconds", "seed"),
+    "Separation": ("room", "model", "device"),
     "Many files": ("recursive", "overwrite", "dry_run", "jobs", "ray", "report"),
 }
 
@@ -59,9 +58,6 @@ _option = partial(click.option, show_default=True)
 @f0_option
 @guides_option
 @network_options
-@click.option("--adapt", is_flag=True, help="First train the network further on each recording; no stems are needed.")
-@adapt_seconds_option("--adapt-seconds")
-@_option("--seed", type=click.IntRange(0), default=SeparationOptions.seed, metavar="N", help="Random seed for --adapt.")
 @click.option("-r", "--recursive", is_flag=True, help="Search folders inside FOLDERS.")
 @click.option("--overwrite", is_flag=True, help="Separate finished recordings again, and replace existing files.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
@@ -98,9 +94,6 @@ def separate(
     tracker: str,
     model: str,
     device: str,
-    adapt: bool,
-    adapt_seconds: float | None,
-    seed: int,
     recursive: bool,
     overwrite: bool,
     dry_run: bool,
@@ -130,13 +123,11 @@ def separate(
 
     if len(files) > 1 and (f0s or guides):
         raise OptionError(f"f0 tracks belong to one recording; got {len(files)} files", parameter="f0s")
-    if adapt_seconds is not None and not adapt:
-        raise click.UsageError("--adapt-seconds needs --adapt", ctx)
     here = "cpu" if ray else device  # the GPUs of a cluster are not on this machine
     planned = prepare(
         files,
         out,
-        SeparationOptions(voices, room, residual, adapt, adapt_seconds, seed),
+        SeparationOptions(voices, room, residual),
         OutputOptions(format, bit_depth, clip_mode, two_stems, filename),
         NetworkOptions(model, tracker, crepe, device),
         BatchOptions(recursive, overwrite, jobs, ray, report),

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from vocalsep.audio import Float32
-from vocalsep.audio.downmix import Downmix
 from vocalsep.evaluation.baselines.comb import separate_comb
 from vocalsep.evaluation.baselines.nmf import separate_nmf
 from vocalsep.evaluation.baselines.source_filter_nmf import separate_source_filter_nmf
@@ -23,7 +22,6 @@ from vocalsep.evaluation.baselines.us import UsNetwork, separate_us
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.estimator import Estimator
 from vocalsep.separation.separator import Separator
-from vocalsep.training.adaptation import adapt
 from vocalsep.training.learner import Loss
 from vocalsep.training.losses import estimator_loss, supervised_loss
 from vocalsep.weights import NetworkType, load_network
@@ -61,13 +59,11 @@ class System(NamedTuple):
     network: str | None = None  # its name in `NETWORKS`
 
 
-def _load_ours(weights: str, device: str, *, fitting: bool = True, adapting: bool = False) -> Separate:
+def _load_ours(weights: str, device: str, *, fitting: bool = True) -> Separate:
     separator = Separator(weights, device, fitting=fitting)
 
     def separate(mixture: Float32, tracks: F0Tracks) -> Float32:
-        recording = (Downmix.of_array(mixture), tracks)
-        system = adapt(separator, [recording]).separator if adapting else separator
-        return np.stack(list(system.separate(mixture, tracks).stems.values()))
+        return np.stack(list(separator.separate(mixture, tracks).stems.values()))
 
     return separate
 
@@ -85,6 +81,5 @@ SYSTEMS = {
     "vocalsep": System("vocalsep", "mixtures", _load_ours, "vocalsep"),
     "vocalsep-unfitted": System("the network alone", "mixtures", partial(_load_ours, fitting=False), "vocalsep"),
     "vocalsep-stems": System("vocalsep, supervised", "stems", _load_ours, "vocalsep-stems"),
-    "vocalsep-adapted": System("adapted to each recording", "mixtures", partial(_load_ours, adapting=True), "vocalsep"),
 }
 """The systems by name, in the order of the tables."""

@@ -117,7 +117,7 @@ def estimate(sung: Tensor, heard: Tensor, reverberation_time: float | None = Non
     background (the mean over time in each bin), which takes what the model does not explain. For each candidate of T60,
     multiplicative steps give the levels of the parts with the least Kullback-Leibler divergence, a convex problem, and
     the best candidate wins. A room that is shorter than the window only blurs the notes a little more than the model
-    does, so it counts as none.
+    does, so it counts as none. Candidates last at most a quarter of the recording, which tells nothing of longer rooms.
 
     Parameters
     ----------
@@ -144,7 +144,8 @@ def estimate(sung: Tensor, heard: Tensor, reverberation_time: float | None = Non
 
     if reverberation_time is not None:
         return RoomParameters.of(*explained(reverberation_time)[1:])
-    divergence, time, ratio = min(map(explained, _TIMES))
+    longest = target.shape[-1] * HOP / 4
+    divergence, time, ratio = min(explained(time) for time in _TIMES if time == _TIMES[0] or time < longest)
     is_room = time > _TIMES[0] and (time > _LONG or divergence < _ARROW * explained(time, backwards=True)[0])
     return RoomParameters.of(time, ratio) if is_room else RoomParameters.of()
 

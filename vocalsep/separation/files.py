@@ -55,7 +55,7 @@ def write_stems(
     temporary file beside the targets until their peak is known.
 
     `targets` are the files of the stems by the names of `OutputOptions.files_of`; `output` decides the format, not the
-    suffix. `options.adapt` is left to the caller. `AudioError` means that the file cannot be read, `OutputError` that a
+    suffix. `AudioError` means that the file cannot be read, `OutputError` that a
     stem cannot be written.
     """
     with (

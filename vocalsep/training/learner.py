@@ -1,4 +1,4 @@
-"""One optimisation step, shared by training and adaptation."""
+"""One optimisation step."""
 
 from __future__ import annotations
 
