@@ -31,7 +31,7 @@ _MAX_TRIES = 50  # draws before an excerpt with fewer voiced frames is accepted
 _MIN_VOICED = 0.2  # fraction of frames in which a voice sings in a useful excerpt
 _IN_ROOM = 0.5  # fraction of the ensembles that sing in a room, if there are rooms
 _SECTIONS = {0.0: 0.5, 0.3: 0.3, 1.0: 0.2}  # share of sections among the voices of an ensemble -> its probability
-_TIME_ERROR, _RATIO_ERROR = 0.15, 2.0  # largest relative error of T60, and error of the ratio in dB
+_TIME_ERROR, _RATIO_ERROR = 0.3, 3.0  # largest relative error of T60, and error of the ratio in dB
 
 
 class Batch(NamedTuple):
