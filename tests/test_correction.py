@@ -1,16 +1,20 @@
 """The mask correction: shares that add up to one, voices in any order, chunks as the whole, any rate, training."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from melodies import melody
 
+from vocalsep import audio
 from vocalsep.audio import resample
 from vocalsep.audio.downmix import Downmix
 from vocalsep.audio.recording import ArrayRecording
+from vocalsep.cli import main
 from vocalsep.dsp.stft import StftGrid, spectrum_and_frequency, squared_magnitude
 from vocalsep.f0.tracks import F0Tracks
 from vocalsep.model.correction import CorrectionConfig, MaskCorrection
@@ -220,3 +224,45 @@ def test_training_lowers_the_distortion(batch, tiny_estimator):
     for _ in range(12):
         learner.step(batch)
     assert float(loss(network, batch).detach()) < first - 0.1
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+class TestCommandLine:
+    """`vocalsep separate --masks` and `vocalsep train masks`."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path, monkeypatch, sing) -> None:
+        """A folder with singers/, and with choir.wav and its f0.csv."""
+        monkeypatch.chdir(tmp_path)
+        f0 = f0_of(2, 360)
+        stems = sing(f0)[:, : 359 * 256] / 8
+        Path("singers").mkdir()
+        for name, stem in zip(("soprano", "bass"), stems, strict=True):
+            audio.write(Path(f"singers/{name}_1.wav"), stem, 16000)
+        audio.write(Path("choir.wav"), stems.sum(axis=0), 16000)
+        F0Tracks(f0, ("soprano", "bass")).to_csv("f0.csv")
+
+    def test_the_record_names_the_correction(self, tiny_model, masks):
+        def separate(*options: object) -> dict[str, object] | None:
+            run("separate", "choir.wav", "--f0", "f0.csv", "-n", tiny_model, "-d", "cpu", "--overwrite", *options)
+            return json.loads(Path("separated/choir/separation.json").read_text())["setup"]["networks"]["masks"]
+
+        corrected = separate("--masks", masks)
+        assert corrected is not None
+        assert corrected["config"]["channels"] == CONFIG.channels
+        with_masks = Path("separated/choir/bass.wav").read_bytes()
+        assert separate("--masks", masks, "--no-masks") is None
+        assert Path("separated/choir/bass.wav").read_bytes() != with_masks
+
+    @pytest.mark.slow
+    def test_trained_weights_separate(self, tiny_model):
+        data = ("--singers", "singers", "--simulated-rooms", 0, "-n", tiny_model, "--held-out", 0.2)
+        command = ("train", "masks", *data, "-o", "run", "--steps", 2, "--batch-size", 1, "-d", "cpu")
+        assert "run/best: validation loss" in run(*command)
+        run(*command, "--resume")
+        run("separate", "choir.wav", "--f0", "f0.csv", "-n", tiny_model, "--masks", "run/best", "-d", "cpu")

@@ -1,5 +1,7 @@
 """Takes, f0 errors, and the sources that draw training excerpts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,8 +136,8 @@ class TestSingerSource:
         assert 0.35 < wet.float().mean() < 0.65
         assert (ratios[~wet] == torch.inf).all()
         # Errors of an estimate, and up to 4 dB for the places of room and singers.
-        assert 1.0 * 0.8 < times[wet].min() < 0.95 < 1.05 < times[wet].max() < 1.0 * 1.2
-        assert -3 - 6.5 < ratios[wet].min() < -4 < -2 < ratios[wet].max() < -3 + 6.5
+        assert 0.65 < times[wet].min() < 0.9 < 1.1 < times[wet].max() < 1.35
+        assert -3 - 7.5 < ratios[wet].min() < -4 < -2 < ratios[wet].max() < -3 + 7.5
         for batch in batches:
             torch.testing.assert_close(batch.stems.sum(dim=1), batch.mixture)
 
@@ -189,6 +191,13 @@ class TestMixtures:
             numbers.add(batch.f0.shape[1])
             assert (batch.mixture.shape, batch.f0.shape[2]) == ((2, FRAMES * 256), FRAMES + 1)
         assert numbers == {2, 3}
+
+    def test_batches_have_the_rooms_of_the_recordings(self, sing):
+        dry = take(melody(300, 100), sing)
+        wet = replace(dry, room=RoomParameters.of(1.5, 3.0))
+        batch = MixtureSource([dry, wet], frames=20).draw(np.random.default_rng(0), 20)
+        assert set(batch.room.reverberation_time.tolist()) == {0.0, 1.5}
+        assert MixtureSource([dry], frames=20).draw(np.random.default_rng(0), 2).room is None
 
     def test_mixed_sources_keep_their_share(self, sing):
         soprano = take(melody(300, 100), sing)

@@ -70,9 +70,11 @@ class MixtureSource:
         voices = len(self.takes[choose(rng, [take.n_frames for take in self.takes])].f0)
         alike = [take for take in self.takes if len(take.f0) == voices]
         lengths = [take.n_frames for take in alike]
-        waveforms, f0s = zip(*(self._excerpt(alike[choose(rng, lengths)], rng) for _ in range(size)), strict=True)
+        chosen = [alike[choose(rng, lengths)] for _ in range(size)]
+        waveforms, f0s = zip(*(self._excerpt(take, rng) for take in chosen), strict=True)
         mixture = torch.from_numpy(np.stack(waveforms)) * random_gain(rng, (size, 1))
-        return Batch(_gain_to_level(mixture) * mixture, torch.from_numpy(np.stack(f0s)))
+        rooms = _together([take.room for take in chosen])
+        return Batch(_gain_to_level(mixture) * mixture, torch.from_numpy(np.stack(f0s)), room=rooms)
 
     def _excerpt(self, take: Take, rng: Generator) -> tuple[Float32, Float32]:
         for _ in range(_MAX_TRIES):

@@ -101,17 +101,17 @@ class EstimatorData:
         return Rooms(measured, simulated) if measured or simulated else None
 
     def _mixture(self, name: str, path: Path, separator: Separator) -> Take:
-        """Load a recording of a choir with the f0 of its guides, or track it."""
+        """Load a recording of a choir with the f0 of its guides, or track it, and estimate its room."""
         waveform = audio.to_model_rate(*audio.read(path))
-        downmix = Downmix.of_array(waveform)
-        if self.guides is None:
-            return Take(waveform, separator.track(downmix, voices=self.voices).frequencies)
-        names = None if self.voices is None else [voice.name for voice in parse_voices(self.voices)]
-        guides = f0_from_guides(self.guides / name, names, separator.crepe)
+        guides = None
+        if self.guides is not None:
+            names = None if self.voices is None else [voice.name for voice in parse_voices(self.voices)]
+            guides = f0_from_guides(self.guides / name, names, separator.crepe)
         try:
-            return Take(waveform, separator.track(downmix, guides).frequencies)
+            found = separator.analyse(Downmix.of_array(waveform), guides, None if guides else self.voices)
         except F0Error as error:
-            raise F0Error(f"{self.guides / name}: {error}") from error
+            raise F0Error(f"{self.guides / name if self.guides else path}: {error}") from error
+        return Take(waveform, found.tracks.frequencies, None if found.room.is_dry else found.room)
 
 
 @dataclass(frozen=True)

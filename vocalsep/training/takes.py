@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vocalsep.audio import Float32
 from vocalsep.errors import AudioError, OptionError
 from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.room import RoomParameters
 from vocalsep.timebase import HOP, HOP_LENGTH
 from vocalsep.training.augment import shift_by_resampling
 
@@ -23,6 +24,7 @@ class Take:
 
     waveform: Float32  # shape (samples,), or (voices, samples) for stems
     f0: Float32  # shape (voices, frames) in Hz, 0 = unvoiced
+    room: RoomParameters | None = None  # None if it is dry
 
     @property
     def n_frames(self) -> int:
@@ -38,7 +40,8 @@ class Take:
     def part(self, start: float, stop: float) -> Take:
         """Return the part between two fractions of the take."""
         low, high = int(start * self.n_frames), int(stop * self.n_frames)
-        return Take(self.waveform[..., low * HOP_LENGTH : high * HOP_LENGTH], self.f0[:, low:high])
+        waveform = self.waveform[..., low * HOP_LENGTH : high * HOP_LENGTH]
+        return replace(self, waveform=waveform, f0=self.f0[:, low:high])
 
     def transposed(self, semitones: float) -> Take:
         """Return the take transposed, with formants and tempo, like a tape that runs faster or slower."""
