@@ -239,8 +239,8 @@ class TestCommandLine:
     def folder(self, tmp_path, monkeypatch, sing) -> None:
         """A folder with singers/, and with choir.wav and its f0.csv."""
         monkeypatch.chdir(tmp_path)
-        f0 = f0_of(2, 360)
-        stems = sing(f0)[:, : 359 * 256] / 8
+        f0 = f0_of(2, 420)
+        stems = sing(f0)[:, : 419 * 256] / 8
         Path("singers").mkdir()
         for name, stem in zip(("soprano", "bass"), stems, strict=True):
             audio.write(Path(f"singers/{name}_1.wav"), stem, 16000)

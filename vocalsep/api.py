@@ -35,6 +35,7 @@ def separate(
     model: str | os.PathLike[str] = NetworkOptions.model,
     device: str = NetworkOptions.device,
     tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+    masks: str | os.PathLike[str] = NetworkOptions.masks,
     room: RoomLike = SeparationOptions.room,
     residual: bool = SeparationOptions.residual,
     progress: ProgressCallback = no_progress,
@@ -63,6 +64,8 @@ def separate(
         "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
     tracker : str or path
         Weights of the f0 tracker, likewise; they are used if `f0s` is None.
+    masks : str or path
+        Weights of the network that corrects the masks, likewise, or "none".
     room : float or str
         Reverberation time (T60) in s of the room that the recording sounds in, "auto" to estimate it, or "none".
     residual : bool
@@ -94,7 +97,7 @@ def separate(
     >>> bool(np.abs(sum(result.stems.values()) - (tones[0] + tones[1])).max() < 1e-6)
     True
     """
-    separator = Separator(model, device, tracker=tracker)
+    separator = Separator(model, device, tracker=tracker, masks=masks)
     return separator.separate(
         audio, f0s, sample_rate=sample_rate, voices=voices, room=room, residual=residual, progress=progress
     )
@@ -108,6 +111,7 @@ def separate_file(
     model: str | os.PathLike[str] = NetworkOptions.model,
     device: str = NetworkOptions.device,
     tracker: str | os.PathLike[str] = NetworkOptions.tracker,
+    masks: str | os.PathLike[str] = NetworkOptions.masks,
     room: RoomLike = SeparationOptions.room,
     residual: bool = SeparationOptions.residual,
     progress: ProgressCallback = no_progress,
@@ -122,6 +126,7 @@ def separate_file(
         model=model,
         device=device,
         tracker=tracker,
+        masks=masks,
         room=room,
         residual=residual,
         progress=progress,

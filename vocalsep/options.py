@@ -52,6 +52,8 @@ class NetworkOptions:
         Weights of the f0 tracker, likewise.
     crepe : str
         Weights of CREPE, likewise, for the f0 of single voices.
+    masks : str
+        Weights of the network that corrects the masks, likewise, or "none".
     device : str
         "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
     """
@@ -59,6 +61,7 @@ class NetworkOptions:
     model: str = "default"
     tracker: str = "tracker"
     crepe: str = "crepe-tiny"
+    masks: str = "none"
     device: str = "auto"
 
 

@@ -225,4 +225,6 @@ def load_separator(networks: NetworkOptions) -> Separator:
     """Return the separator of a run."""
     from vocalsep.separation.separator import Separator
 
-    return Separator(networks.model, networks.device, tracker=networks.tracker, crepe=networks.crepe)
+    return Separator(
+        networks.model, networks.device, tracker=networks.tracker, crepe=networks.crepe, masks=networks.masks
+    )

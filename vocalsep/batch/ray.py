@@ -129,7 +129,8 @@ def _absolute_job(job: Job) -> Job:
 def _absolute_options(options: JobOptions) -> JobOptions:
     """Return options that hold on workers, whose current folder is another one."""
     networks = options.networks
-    model, tracker = (
-        str(Path(name).absolute()) if Path(name).is_dir() else name for name in (networks.model, networks.tracker)
+    model, tracker, masks = (
+        str(Path(name).absolute()) if Path(name).is_dir() else name
+        for name in (networks.model, networks.tracker, networks.masks)
     )
-    return replace(options, networks=replace(networks, model=model, tracker=tracker))
+    return replace(options, networks=replace(networks, model=model, tracker=tracker, masks=masks))

@@ -8,9 +8,9 @@ vocalsep_separation
 input
     The recording: name, size in bytes, mtime_ns (last change), sha256, sample_rate in Hz, channels, seconds.
 setup
-    Everything else that decides on the samples: vocalsep (version), networks (name, sha256 and config of the estimator
-    and of the tracker; the tracker is null if f0 tracks were supplied), options, and f0 (SHA-256 of these tracks, or
-    null).
+    Everything else that decides on the samples: vocalsep (version), networks (name, sha256 and config of the estimator,
+    of the tracker, null if f0 tracks were supplied, and of the mask correction, null without it), options, and f0
+    (SHA-256 of these tracks, or null).
 stems
     Name -> file (path relative to the record), size in bytes, mtime_ns and sha256.
 summary
@@ -46,6 +46,7 @@ _OTHER = {
     "f0": "other f0 tracks",
     "estimator": "other weights",
     "tracker": "other weights of the tracker",
+    "masks": "another correction of the masks",
     "vocalsep": "another version of vocalsep",
 }
 
@@ -110,7 +111,11 @@ def make_setup(
     if f0s is not None:
         named = repr((f0s.names, f0s.hop, f0s.frequencies.shape)).encode()
         digest = hashlib.sha256(named + f0s.frequencies.astype("float32").tobytes()).hexdigest()
-    networks_used = {"estimator": networks.model, "tracker": networks.tracker if f0s is None else None}
+    networks_used = {
+        "estimator": networks.model,
+        "tracker": networks.tracker if f0s is None else None,
+        "masks": None if networks.masks == "none" else networks.masks,
+    }
     return {
         "vocalsep": __version__,
         "networks": {

@@ -212,6 +212,7 @@ def separate_files(
     filename: str | None = None,
     model: PathLike = NetworkOptions.model,
     tracker: PathLike = NetworkOptions.tracker,
+    masks: PathLike = NetworkOptions.masks,
     device: str = NetworkOptions.device,
     recursive: bool = BatchOptions.recursive,
     overwrite: bool = BatchOptions.overwrite,
@@ -235,7 +236,7 @@ def separate_files(
         How to separate. The keywords from `voices` to `residual` replace single fields; None leaves a field as it is.
     output : OutputOptions
         How to write the stems; likewise the keywords from `format` to `filename`.
-    model, tracker, device
+    model, tracker, masks, device
         See `vocalsep.options.NetworkOptions`.
     recursive, overwrite, jobs, ray, report
         See `BatchOptions`.
@@ -263,7 +264,7 @@ def separate_files(
     output = _replaced(
         output, format=format, bit_depth=bit_depth, clip_mode=clip_mode, two_stems=two_stems, filename=filename
     )
-    networks = NetworkOptions(model=os.fspath(model), tracker=os.fspath(tracker), device=device)
+    networks = NetworkOptions(os.fspath(model), os.fspath(tracker), masks=os.fspath(masks), device=device)
     batch = BatchOptions(recursive, overwrite, jobs, ray, None if report is None else Path(report))
     monitor = Monitor()
     if on_result is not None:

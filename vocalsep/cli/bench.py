@@ -15,6 +15,7 @@ from vocalsep.cli.options import (
     PATH,
     crepe_option,
     device_option,
+    masks_options,
     model_option,
     network_options,
     together,
@@ -97,7 +98,7 @@ training_options = together(
 ENSEMBLES = {"Ensembles": ("singer", "parts", "sizes")}
 TRAINING = {"Training": ("singers", "seconds", "out", "steps", "seed")}
 ROOMS = {"Rooms": ("rooms", "chosen")}
-NETWORKS = {"Networks": ("model", "tracker", "crepe", "device")}
+NETWORKS = {"Networks": ("model", "tracker", "crepe", "masks", "device")}
 
 
 @click.group(cls=Group, short_help="Measure separation, tracking and speed.")
@@ -342,8 +343,9 @@ def data_efficiency(
 )
 @model_option
 @tracker_option
+@masks_options
 @device_option
-def speed(file: Path, minutes: tuple[float, ...], model: str, tracker: str, device: str) -> None:
+def speed(file: Path, minutes: tuple[float, ...], model: str, tracker: str, masks: str, device: str) -> None:
     """Print how long the stages of a separation take, and with --minutes time and peak memory for whole files.
 
     \b
@@ -356,10 +358,10 @@ def speed(file: Path, minutes: tuple[float, ...], model: str, tracker: str, devi
     from vocalsep.separation.separator import Separator
 
     waveform = timing.load_stereo(file)
-    networks = NetworkOptions(model, tracker, device=device)
+    networks = NetworkOptions(model, tracker, masks=masks, device=device)
     if minutes:
         _print(timing.format_file_costs(timing.measure_file(waveform, length, networks) for length in minutes))
-    separator = Separator(model, device, tracker=tracker)
+    separator = Separator(model, device, tracker=tracker, masks=masks)
     _print(timing.format_stages(timing.time_stages(separator, waveform), separator.device))
 
 

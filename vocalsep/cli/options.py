@@ -91,6 +91,14 @@ crepe_option = _weights_option(
     default=NetworkOptions.crepe,
     help="Weights of CREPE, which tracks f0 in single voices; see `vocalsep models -h`.",
 )
+masks_options = together(
+    _weights_option(
+        "--masks",
+        default=NetworkOptions.masks,
+        help="Weights of the network that corrects the masks, or none; see `vocalsep models -h`.",
+    ),
+    click.option("--no-masks", "masks", flag_value="none", help="Do not correct the masks; the same as --masks none."),
+)
 device_option = click.option(
     "-d",
     "--device",

@@ -14,6 +14,7 @@ from vocalsep.cli.options import (
     f0_option,
     f0_tracks,
     guides_option,
+    masks_options,
     network_options,
     voices_option,
 )
@@ -22,7 +23,7 @@ from vocalsep.options import CLIP_MODES, FORMATS, NetworkOptions, OutputOptions,
 _OPTION_GROUPS = {
     "Output": ("out", "filename", "format", "bit_depth", "clip_mode", "two_stems", "residual"),
     "Voices and f0": ("voices", "f0s", "guides", "crepe", "tracker"),
-    "Separation": ("room", "model", "device"),
+    "Separation": ("room", "model", "masks", "device"),
     "Many files": ("recursive", "overwrite", "dry_run", "jobs", "ray", "report"),
 }
 
@@ -58,6 +59,7 @@ _option = partial(click.option, show_default=True)
 @f0_option
 @guides_option
 @network_options
+@masks_options
 @click.option("-r", "--recursive", is_flag=True, help="Search folders inside FOLDERS.")
 @click.option("--overwrite", is_flag=True, help="Separate finished recordings again, and replace existing files.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
@@ -93,6 +95,7 @@ def separate(
     crepe: str,
     tracker: str,
     model: str,
+    masks: str,
     device: str,
     recursive: bool,
     overwrite: bool,
@@ -129,7 +132,7 @@ def separate(
         out,
         SeparationOptions(voices, room, residual),
         OutputOptions(format, bit_depth, clip_mode, two_stems, filename),
-        NetworkOptions(model, tracker, crepe, device),
+        NetworkOptions(model, tracker, crepe, masks, device),
         BatchOptions(recursive, overwrite, jobs, ray, report),
         f0_tracks(f0s, guides, voices, crepe, here),
     )

@@ -89,7 +89,7 @@ def _separate(path: Path, networks: NetworkOptions) -> tuple[float, int]:
     import resource  # not on Windows
 
     started = time.perf_counter()
-    separator = Separator(networks.model, networks.device, tracker=networks.tracker)
+    separator = Separator(networks.model, networks.device, tracker=networks.tracker, masks=networks.masks)
     options = SeparationOptions()
     targets = {name: path.with_name(f"{name}.wav") for name in options.stem_names()}
     write_stems(separator, path, targets, options, OutputOptions())

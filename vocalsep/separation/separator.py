@@ -60,8 +60,8 @@ class Separator:
         "auto" (CUDA if present, else the CPU), "cpu", "cuda" or "mps".
     tracker, crepe : str or path
         Weights of the f0 tracker and of CREPE, likewise. CREPE is loaded when it is first used.
-    masks : str or path, optional
-        Weights of the network that corrects the masks, likewise; None for none.
+    masks : str or path
+        Weights of the network that corrects the masks, likewise, or "none".
     fitting : bool
         Fit the parameters to the recording and let the masks use its phase; without it the network alone decides.
 
@@ -91,14 +91,14 @@ class Separator:
         *,
         tracker: str | os.PathLike[str] = NetworkOptions.tracker,
         crepe: str | os.PathLike[str] = NetworkOptions.crepe,
-        masks: str | os.PathLike[str] | None = None,
+        masks: str | os.PathLike[str] = NetworkOptions.masks,
         fitting: bool = True,
     ) -> None:
         self.device = resolve_device(device)
         self.fitting = fitting
         self.estimator = load_network(model, Estimator, self.device)
         self.tracker = load_network(tracker, Tracker, self.device)
-        self.correction = None if masks is None else load_network(masks, MaskCorrection, self.device)
+        self.correction = None if masks == "none" else load_network(masks, MaskCorrection, self.device)
         self._crepe = crepe
 
     @cached_property

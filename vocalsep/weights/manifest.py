@@ -31,7 +31,7 @@ class Entry:
 
     name: str
     network: str
-    """Kind of network: "estimator", "tracker" or "crepe"."""
+    """Kind of network: "estimator", "masks", "tracker" or "crepe"."""
     size: int
     sha256: str
     bundled: bool
