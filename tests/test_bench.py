@@ -24,6 +24,7 @@ from vocalsep.evaluation.separation import FROM_MIXTURE, FROM_STEMS, SI_SDR, Loa
 from vocalsep.evaluation.systems import NETWORKS, SYSTEMS, NetworkTraining
 from vocalsep.evaluation.trained import Run, TrainedNetworks
 from vocalsep.f0.tracks import F0Tracks
+from vocalsep.model.correction import MaskCorrection
 from vocalsep.model.estimator import Estimator, EstimatorConfig
 from vocalsep.model.room import RoomParameters
 from vocalsep.separation.analysis import Analysis
@@ -224,6 +225,18 @@ class TestRooms:
         wet = rooms.put_in_room(duet, "echo", np.float32([1, 0, 0.5]))
         assert (wet.room, wet.names) == ("echo", duet.names)
         np.testing.assert_allclose(wet.stems[:, 2:], duet.stems[:, 2:] + 0.5 * duet.stems[:, :-2], atol=1e-5)
+
+    def test_corrected_masks_are_one_more_system(self, duet, tiny_separator):
+        system = tiny_separator.without_correction()
+        system.correction = MaskCorrection()  # a new one changes nothing
+        [dry] = rooms.evaluate_in_rooms([duet], {}, f0_of_stems(duet, system.crepe), system)
+        of_masks, of_room = (
+            {(s.f0, s.voice): s.scores[SI_SDR] for s in dry.scores if s.system == name}
+            for name in ("corrected masks", "room model")
+        )
+        assert of_masks.keys() == of_room.keys() != set()
+        for key, values in of_room.items():
+            np.testing.assert_allclose(of_masks[key], values, atol=1e-3)
 
     def test_tables(self, measured):
         lines = [line.split() for line in rooms.format_scores(measured)]

@@ -125,6 +125,7 @@ def bench() -> None:
     help="Steps of each training, which ends earlier if validation stops improving. Default: set by system.",
 )
 @network_options
+@masks_options
 @click.pass_context
 def separation(
     ctx: click.Context,
@@ -143,6 +144,7 @@ def separation(
     model: str,
     tracker: str,
     crepe: str,
+    masks: str,
     device: str,
 ) -> None:
     """Compare systems on mixtures of the single singers in FOLDER.
@@ -160,8 +162,9 @@ def separation(
     weights were trained on the data sets in their model cards, so their scores count on other recordings only.
 
     With --rooms, nothing is trained: vocalsep with the weights of -n separates every ensemble dry and in each room,
-    with and without the model of the room, and the stems in the room are the targets. F0 is that of the dry stems, or
-    tracked in the mixture. Also prints the reverberation time and the direct-to-reverberant ratio, true and as heard.
+    with and without the model of the room, and with the masks corrected by --masks; the stems in the room are the
+    targets. F0 is that of the dry stems, or tracked in the mixture. Also prints the reverberation time and the
+    direct-to-reverberant ratio, true and as heard.
     """
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
     from vocalsep.evaluation.rooms import load_rooms
@@ -176,7 +179,7 @@ def separation(
         raise click.UsageError("--rooms measures vocalsep alone, as it is; omit --systems and --train")
     quartet = load_ensemble(folder, singer, parts)
     ensembles = subsets(quartet, sizes)
-    separator = Separator(model, device, tracker=tracker, crepe=crepe)
+    separator = Separator(model, device, tracker=tracker, crepe=crepe, masks=masks)
     weights: str | Path = model
     if rooms is not None:
         measure = partial(_measure_in_rooms, load_rooms(rooms, chosen))

@@ -1,7 +1,7 @@
 """The benchmark of rooms: ensembles are put into measured rooms, and separated with and without the model of the room.
 
-The stems in the room are to be separated. F0 is that of the dry stems, or tracked in the mixture. The room that a
-separator hears is compared with the true one.
+The stems in the room are to be separated. If the separator corrects masks, this is measured too. F0 is that of the dry
+stems, or tracked in the mixture. The room that a separator hears is compared with the true one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from vocalsep.separation.separator import Separator
 from vocalsep.timebase import MODEL_SAMPLE_RATE
 from vocalsep.training.rooms import in_room, measured_rooms, room_of
 
-_SYSTEMS: dict[str, RoomLike] = {"no room model": "none", "room model": "auto"}
 _CELL = 26  # characters
 
 
@@ -85,12 +84,16 @@ def _evaluate(
     recording, downmix = ArrayRecording(mixture[None], MODEL_SAMPLE_RATE), Downmix.of_array(mixture)
     heard: dict[str, RoomParameters] = {}
     scores: list[VoiceScores] = []
+    plain = separator.without_correction()
+    systems: dict[str, tuple[Separator, RoomLike]] = {"no room model": (plain, "none"), "room model": (plain, "auto")}
+    if separator.correction is not None:
+        systems["corrected masks"] = (separator, "auto")
     for source, f0s in ((FROM_STEMS, tracks), (FROM_MIXTURE, None)):
-        for system, room in _SYSTEMS.items():
-            report(f"{ensemble.label}, {ensemble.room}: {system}, f0 {source}")
-            analysis = separator.analyse(downmix, f0s, ensemble.names, room=room)
-            stems = np.concatenate(list(separator.stems(recording, analysis)), axis=-1)[:, 0]
-            scores += score(ensemble, system, source, stems)
+        for name, (system, room) in systems.items():
+            report(f"{ensemble.label}, {ensemble.room}: {name}, f0 {source}")
+            analysis = system.analyse(downmix, f0s, ensemble.names, room=room)
+            stems = np.concatenate(list(system.stems(recording, analysis)), axis=-1)[:, 0]
+            scores += score(ensemble, name, source, stems)
             if room == "auto":
                 heard[source] = analysis.room
     return heard, [*scores, *score(ensemble, "ideal", "", separate_ideal(mixture, ensemble.stems))]

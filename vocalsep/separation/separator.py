@@ -106,10 +106,10 @@ class Separator:
         """CREPE with its weights."""
         return load_network(self._crepe, Crepe, self.device)
 
-    def with_estimator(self, estimator: Estimator) -> Separator:
-        """Return a separator with another estimator and otherwise the same networks."""
+    def without_correction(self) -> Separator:
+        """Return a separator that does not correct masks, with otherwise the same networks."""
         other = copy.copy(self)
-        other.estimator = estimator.eval().to(self.device)
+        other.correction = None
         return other
 
     def separate(
