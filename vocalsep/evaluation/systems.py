@@ -2,7 +2,8 @@
 
 `SYSTEMS` is the table of systems; `NETWORKS` says how their networks are trained. To add a system, add a row. Every
 system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`. The systems of this package also
-hear the room of the mixture, as they do in a separation; no other system has a model of rooms.
+hear the room of the mixture, as they do in a separation; no other system has a model of rooms. Their masks are not
+corrected, because the network that does so has learned from stems; `rooms` measures it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class System(NamedTuple):
 
 
 def _load_ours(weights: str, device: str, *, fitting: bool = True) -> Separate:
-    separator = Separator(weights, device, fitting=fitting)
+    separator = Separator(weights, device, masks="none", fitting=fitting)
 
     def separate(mixture: Float32, tracks: F0Tracks) -> Float32:
         return np.stack(list(separator.separate(mixture, tracks).stems.values()))
