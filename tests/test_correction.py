@@ -171,8 +171,8 @@ class TestSeparation:
                 return np.concatenate(list(system.stems(ArrayRecording(recording[None], 16000), analysis)), axis=-1)
 
         found = stems()
-        for module in ("streaming.CHUNK_FRAMES", "streaming._CUT_FRAMES"):
-            monkeypatch.setattr(f"vocalsep.separation.{module}", 3 * CHUNK_FRAMES)
+        for name in ("CHUNK_FRAMES", "_CORRECTED_FRAMES"):
+            monkeypatch.setattr(f"vocalsep.separation.streaming.{name}", 3 * CHUNK_FRAMES)
         assert np.abs(found - stems()).max() < 1e-5
         assert np.abs(found.sum(axis=0) - recording).max() < 1e-6
 

@@ -28,8 +28,8 @@ CONTEXT_FRAMES = 125
 """Frames before and after a chunk."""
 _MASK_FRAMES = 6  # before and after a chunk: its windows reach 5, and patches of a correction begin on even frames
 _F0_FRAMES = 2  # before and after a frame on whose f0 its power depends
-_BINS_AT_ONCE = 200_000  # bins times frames for which power is computed at once: a second at 48 kHz
-_CUT_FRAMES = 250  # frames whose masks are in memory at once
+_BINS_AT_ONCE = 200_000  # bins times frames that are in memory at once: a second at 48 kHz
+_CORRECTED_FRAMES = 128  # frames that are corrected at once, to the nearest number of blocks
 
 
 def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iterator[tuple[Chunk, Float32]]:
@@ -44,10 +44,9 @@ def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iter
         yield chunk, np.concatenate(parts, axis=1)
 
 
-class _Heard(NamedTuple):
-    """What is heard in some frames."""
+class _Block(NamedTuple):
+    """What is heard in some frames of a chunk."""
 
-    first: int  # number of the first frame in the recording
     power: Tensor  # of each voice with its reverberation, shape (voices, frequency bins, frames)
     recorded: Tensor  # power of the recording, shape (frequency bins, frames)
     frequency: Tensor  # instantaneous frequency of the recording in Hz, shape (frequency bins, frames)
@@ -82,6 +81,11 @@ class StemCutter:
     ) -> None:
         self.grid, self.room, self.use_phase, self.gate, self.correction = grid, room, use_phase, gate, correction
         self._reach = 0 if correction is None else correction.config.reach
+        # Patches of a correction begin on even frames, and a block holds at least the context of its neighbours.
+        self._block_frames = max(2, self._reach, _BINS_AT_ONCE // grid.n_bins // 2 * 2)
+        self._blocks_at_once = (1, 0)  # and blocks of context
+        if correction is not None:
+            self._blocks_at_once = max(1, round(_CORRECTED_FRAMES / self._block_frames)), 1
         self._reverberation: Tensor | None = None  # in the first frame that the next chunk needs
 
     @property
@@ -107,29 +111,29 @@ class StemCutter:
             The stems.
         """
         waveform = torch.from_numpy(samples).to(parameters.f0.device)
-        heard = self._heard(chunk, waveform.mean(dim=0), parameters)
-        n_frames = heard.first + heard.power.shape[-1]
-        n_stems = len(heard.power) + (self.gate is not None)
+        first = max(0, chunk.first - self.context)  # of the parameters
+        known = Chunk.of(chunk.first, chunk.last, first + parameters.n_frames, _MASK_FRAMES + self._reach)
+        n_stems = parameters.f0.shape[0] + (self.gate is not None)
         inverses = [InverseStft(self.grid, (n_stems, waveform.shape[-1]), waveform.device) for _ in waveform]
-        for start in range(max(0, chunk.first - _MASK_FRAMES), min(n_frames, chunk.last + _MASK_FRAMES), _CUT_FRAMES):
-            stop = min(start + _CUT_FRAMES, chunk.last + _MASK_FRAMES, n_frames)
-            masks = self._masks(heard, Chunk.of(start, stop, n_frames, self._reach))
+        start = known.low
+        blocks = self._blocks(chunk, known, waveform.mean(dim=0), parameters)
+        for before, own, after in with_context(blocks, *self._blocks_at_once):
+            masks = self._masks(start, before, own, after)
+            stop = start + masks.shape[-1]
             for channel, inverse in zip(waveform, inverses, strict=True):
                 inverse.add(masks * stft(channel, self.grid, start - chunk.low, stop - chunk.low), start - chunk.low)
+            start = stop
         first_sample = round(chunk.inner.start * self.grid.hop_length)
         inner = slice(first_sample, first_sample + round(CHUNK_FRAMES * self.grid.hop_length))
         stems: Float32 = torch.stack([inverse.result(inner) for inverse in inverses], dim=1).cpu().numpy()
         return stems
 
-    def _heard(self, chunk: Chunk, mono: Tensor, parameters: VoiceParameters) -> _Heard:
-        """Return what is heard in all frames on which the masks of a chunk depend."""
+    def _blocks(self, chunk: Chunk, known: Chunk, mono: Tensor, parameters: VoiceParameters) -> Iterator[_Block]:
+        """Yield what is heard in the frames on which the masks of a chunk depend, block by block."""
         first = max(0, chunk.first - self.context)  # of the parameters
-        _, _, low, high = Chunk.of(chunk.first, chunk.last, first + parameters.n_frames, _MASK_FRAMES + self._reach)
         next_low, before = chunk.last - _MASK_FRAMES - self._reach, self._reverberation
-        step = max(1, _BINS_AT_ONCE // self.grid.n_bins)
-        blocks = []
-        for start in range(low, high, step):
-            stop = min(start + step, high)
+        for start in range(known.low, known.high, self._block_frames):
+            stop = min(start + self._block_frames, known.high)
             spectrum, frequency = spectrum_and_frequency(mono, self.grid, start - chunk.low, stop - chunk.low)
             power = voice_power(
                 parameters,
@@ -143,19 +147,20 @@ class StemCutter:
                 power, before = power + tail[..., :-1], tail[..., -1]
                 if start <= next_low < stop:
                     self._reverberation = tail[..., next_low - start]
-            blocks.append((power, squared_magnitude(spectrum), frequency))
-        power, recorded, frequency = (torch.cat(parts, dim=-1) for parts in zip(*blocks, strict=True))
-        return _Heard(low, power, recorded, frequency, parameters.f0[:, low - first : high - first])
+            yield _Block(power, squared_magnitude(spectrum), frequency, parameters.f0[:, start - first : stop - first])
 
-    def _masks(self, heard: _Heard, block: Chunk) -> Tensor:
-        """Return the masks of a block of frames, shape (stems, frequency bins, frames)."""
-        known = slice(block.low - heard.first, block.high - heard.first)
-        power = heard.power[..., known]
+    def _masks(self, start: int, before: list[_Block], own: list[_Block], after: list[_Block]) -> Tensor:
+        """Return the masks of some blocks that begin at a frame, shape (stems, frequency bins, frames)."""
+        heard = _Block(*(torch.cat(tensors, dim=-1) for tensors in zip(*before, *own, *after, strict=True)))
+        low = sum(block.f0.shape[-1] for block in before)
+        high = low + sum(block.f0.shape[-1] for block in own)
+        power = heard.power[..., low:high]
         if self.correction is not None:
-            others = (tensor[None, ..., known] for tensor in (heard.recorded, heard.frequency, heard.f0))
-            power = self.correction(power[None], *others, self.grid)[0]
-        masks = soft_masks(power[..., block.inner])
+            known = Chunk.of(low, high, heard.f0.shape[-1], self._reach)
+            seen = (tensor[None, ..., known.low : known.high] for tensor in heard)
+            power = self.correction(*seen, self.grid)[0][..., known.inner]
+        masks = soft_masks(power)
         if self.gate is None:
             return masks
-        owned = self.gate[block.first : block.last].to(masks)
+        owned = self.gate[start : start + high - low].to(masks)
         return torch.cat([masks * owned, (1 - owned).expand(1, *masks.shape[1:])])
