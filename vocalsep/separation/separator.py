@@ -44,7 +44,9 @@ from vocalsep.voices import VoicesLike
 from vocalsep.weights import load_network
 
 _GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
-_HIDDEN = 3.0  # dB: f0 that is tracked in a reverberant recording follows the reverberation and hides part of it
+# While the room is not known, f0 is tracked without this one: reverberation that is tracked as singing is not seen. Some
+# of it still is, so that the ratio is too high by some dB.
+_GUESS, _HIDDEN = RoomParameters.of(1.0, 3.0), 3.0
 _FIT_CONTEXT = 48  # frames: more than the steps of fitting reach
 _WINDOW_FRAMES = 8  # half a window of the STFT that the estimator's features are read from
 
@@ -145,8 +147,8 @@ class Separator:
     ) -> Analysis:
         """Return the room of a recording, the recording without it, and the f0 of its voices.
 
-        The room is estimated first, from excerpts as they are: f0 is tracked and parameters are estimated in spite of
-        the reverberation. Then it is taken out of the whole recording, and f0 is tracked in what is left.
+        The room is estimated first, from excerpts in which f0 is tracked as if the room were a common one. Then it is
+        taken out of the whole recording, and f0 is tracked in what is left.
 
         Parameters
         ----------
@@ -172,10 +174,11 @@ class Separator:
     ) -> RoomParameters:
         """Estimate the room of a recording; without f0 tracks, f0 is tracked in excerpts of it."""
         part, supplied = excerpt(downmix, tracks)
-        parameters = self.parameters(part, self.track(part, supplied, voices))
+        sung = supplied or self.track(without_room(part, _GUESS), None, voices)
+        parameters = self.parameters(part, sung)
         with torch.inference_mode():
-            sung = voice_power(parameters, _GRID).sum(dim=0)
-            found = estimate(sung, power(self._read(part, 0, part.n_frames), _GRID), reverberation_time)
+            expected = voice_power(parameters, _GRID).sum(dim=0)
+            found = estimate(expected, power(self._read(part, 0, part.n_frames), _GRID), reverberation_time)
         return found if supplied is not None else replace(found, ratio=found.ratio - _HIDDEN)
 
     def track(
