@@ -82,9 +82,9 @@ class CorrectionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, voices, channels, bands, steps) to the same shape."""
         y = torch.relu(x)
-        own: Tensor = self.own(y.flatten(0, 1)).reshape(x.shape)
         others: Tensor = self.others(y.mean(dim=1))
-        return x + own + others[:, None]
+        own: Tensor = self.own(y.flatten(0, 1))
+        return (x + others[:, None]).add_(own.reshape(x.shape))
 
 
 class MaskCorrection(nn.Module):

@@ -44,8 +44,8 @@ from vocalsep.voices import VoicesLike
 from vocalsep.weights import load_network
 
 _GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
-# While the room is not known, f0 is tracked without this one: reverberation that is tracked as singing is not seen. Some
-# of it still is, so that the ratio is too high by some dB.
+# While the room is not known, f0 is tracked without this one, or reverberation would be tracked as singing. Some of it
+# still is, so that the ratio comes out too high by some dB.
 _GUESS, _HIDDEN = RoomParameters.of(1.0, 3.0), 3.0
 _FIT_CONTEXT = 48  # frames: more than the steps of fitting reach
 _WINDOW_FRAMES = 8  # half a window of the STFT that the estimator's features are read from
@@ -174,7 +174,7 @@ class Separator:
     ) -> RoomParameters:
         """Estimate the room of a recording; without f0 tracks, f0 is tracked in excerpts of it."""
         part, supplied = excerpt(downmix, tracks)
-        sung = supplied or self.track(without_room(part, _GUESS), None, voices)
+        sung = self.track(part if supplied else without_room(part, _GUESS), supplied, voices)
         parameters = self.parameters(part, sung)
         with torch.inference_mode():
             expected = voice_power(parameters, _GRID).sum(dim=0)
