@@ -137,7 +137,8 @@ def test_nothing_above_8_khz_is_corrected(network, heard):
 def test_neither_the_level_of_the_recording_nor_that_of_the_voices_matters(network, heard):
     duet = heard(2)
     scaled = duet._replace(power=64 * duet.power, recorded=duet.recorded / 64)
-    assert (log_change(network, scaled) - log_change(network, duet)).abs().mean() < 0.01
+    change = log_change(network, duet)
+    assert (log_change(network, scaled) - change).abs().mean() < 0.1 * change.abs().mean()
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ class TestSeparation:
 
 @pytest.mark.parametrize(
     "config",
-    [{"channels": 0}, {"dilations": ()}, {"dilations": (1, 0)}, {"channels": 2.0}, {"dilations": (64,)}],
+    [{"channels": 0}, {"dilations": ()}, {"dilations": (1, 0)}, {"channels": 2.0}, {"dilations": 17 * (1,)}],
 )
 def test_configurations_are_validated(config):
     with pytest.raises(ValueError, match="expected"):

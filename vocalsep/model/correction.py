@@ -7,9 +7,9 @@ to 1.
 
 One network serves every voice. A voice learns of the others from their power and from the mean over voices that each
 block adds, so the network takes any number of voices, in any order. It works below 8 kHz, where bins are about 7.8 Hz
-apart at every sample rate. Patches of four bins and two frames become one cell of channels, which costs an eighth and
-loses nothing, since the window of the STFT is longer. All layers are convolutions, so chunks with context give what the
-whole would give.
+apart at every sample rate. Patches of four bins and four frames, half a window of the STFT, become one cell of
+channels, which saves most of the time. All layers are convolutions, so chunks with context give what the whole would
+give.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from vocalsep.dsp.stft import StftGrid
 from vocalsep.model.features import LEVEL_REACH, level
 
 _TOP = 8000.0  # Hz: nothing above is corrected, because training data end there
-PATCH = 4, 2
-"""Bins and frames of a patch."""
-MAX_REACH = 96
-"""Largest reach in frames; the chunks of a recording have 2 s of context."""
+PATCH = 4, 4
+"""Bins and frames of a patch. Patches begin on frames whose number is a multiple of this."""
 _LIMIT = 6.0  # nats: largest correction
 _FLOOR = 1e-8  # power of a bin relative to the level, -80 dB: below it, nothing is heard
 _MASKED = 1e-5  # power of other voices relative to that of all, -50 dB: below it, rounding decides
@@ -46,7 +44,7 @@ class CorrectionConfig:
     channels : int
         Width of the network.
     dilations : tuple of int
-        Dilation of each block's convolution, in time and in frequency.
+        Dilation in frequency of each block's convolution.
 
     Raises
     ------
@@ -58,17 +56,16 @@ class CorrectionConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 1)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dilations, tuple) or not 0 < len(self.dilations) <= 32:
-            raise ValueError("expected dilations: 1 to 32 numbers")
+        # More blocks would reach beyond the context of a chunk, which is 2 s.
+        if not isinstance(self.dilations, tuple) or not 0 < len(self.dilations) <= 16:
+            raise ValueError("expected dilations: 1 to 16 numbers")
         if not all(type(number) is int and 0 < number <= 1024 for number in (self.channels, *self.dilations)):
             raise ValueError("expected whole numbers from 1 to 1024")
-        if self.reach > MAX_REACH:
-            raise ValueError(f"expected dilations that reach {MAX_REACH} frames at most")
 
     @property
     def reach(self) -> int:
         """Frames on each side of a frame that its correction depends on, a multiple of the frames of a patch."""
-        return PATCH[1] * (sum(self.dilations) + 1 + LEVEL_REACH // PATCH[1])
+        return PATCH[1] * (len(self.dilations) + 1 + math.ceil(LEVEL_REACH / PATCH[1]))
 
 
 class CorrectionBlock(nn.Module):
@@ -76,7 +73,7 @@ class CorrectionBlock(nn.Module):
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
-        self.own = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.own = nn.Conv2d(channels, channels, 3, padding=(dilation, 1), dilation=(dilation, 1))
         self.others = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

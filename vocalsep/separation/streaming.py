@@ -17,7 +17,7 @@ from vocalsep.audio import Float32
 from vocalsep.audio.recording import Recording
 from vocalsep.dsp.chunks import Chunk, chunks, with_context
 from vocalsep.dsp.stft import InverseStft, StftGrid, spectrum_and_frequency, squared_magnitude, stft
-from vocalsep.model.correction import MaskCorrection
+from vocalsep.model.correction import PATCH, MaskCorrection
 from vocalsep.model.masks import soft_masks
 from vocalsep.model.room import RoomParameters, reverberation
 from vocalsep.model.synthesizer import VoiceParameters, voice_power
@@ -26,10 +26,10 @@ CHUNK_FRAMES = 750
 """Frames of a chunk."""
 CONTEXT_FRAMES = 125
 """Frames before and after a chunk."""
-_MASK_FRAMES = 6  # before and after a chunk: its windows reach 5, and patches of a correction begin on even frames
+_MASK_FRAMES = 5  # before and after a chunk whose windows reach into it
 _F0_FRAMES = 2  # before and after a frame on whose f0 its power depends
 _BINS_AT_ONCE = 200_000  # bins times frames that are in memory at once: a second at 48 kHz
-_CORRECTED_FRAMES = 128  # frames that are corrected at once, to the nearest number of blocks
+_CORRECTED_FRAMES = 256  # that are corrected at once, to the nearest number of blocks
 
 
 def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iterator[tuple[Chunk, Float32]]:
@@ -45,8 +45,9 @@ def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iter
 
 
 class _Block(NamedTuple):
-    """What is heard in some frames of a chunk."""
+    """What is heard in some frames."""
 
+    first: int  # number of the first frame in the recording
     power: Tensor  # of each voice with its reverberation, shape (voices, frequency bins, frames)
     recorded: Tensor  # power of the recording, shape (frequency bins, frames)
     frequency: Tensor  # instantaneous frequency of the recording in Hz, shape (frequency bins, frames)
@@ -81,17 +82,14 @@ class StemCutter:
     ) -> None:
         self.grid, self.room, self.use_phase, self.gate, self.correction = grid, room, use_phase, gate, correction
         self._reach = 0 if correction is None else correction.config.reach
-        # Patches of a correction begin on even frames, and a block holds at least the context of its neighbours.
-        self._block_frames = max(2, self._reach, _BINS_AT_ONCE // grid.n_bins // 2 * 2)
-        self._blocks_at_once = (1, 0)  # and blocks of context
-        if correction is not None:
-            self._blocks_at_once = max(1, round(_CORRECTED_FRAMES / self._block_frames)), 1
+        frames = max(self._reach, _BINS_AT_ONCE // grid.n_bins, 1)
+        self._block_frames = frames + -frames % PATCH[1]  # at least the context of a neighbouring block
         self._reverberation: Tensor | None = None  # in the first frame that the next chunk needs
 
     @property
     def context(self) -> int:
         """Frames before and after a chunk on whose parameters its stems depend."""
-        return _MASK_FRAMES + self._reach + _F0_FRAMES
+        return _MASK_FRAMES + self._reach + PATCH[1] + _F0_FRAMES
 
     def cut(self, chunk: Chunk, samples: Float32, parameters: VoiceParameters) -> Float32:
         """Return the stems of the next chunk: each voice and, with a gate, the residual.
@@ -111,56 +109,59 @@ class StemCutter:
             The stems.
         """
         waveform = torch.from_numpy(samples).to(parameters.f0.device)
-        first = max(0, chunk.first - self.context)  # of the parameters
-        known = Chunk.of(chunk.first, chunk.last, first + parameters.n_frames, _MASK_FRAMES + self._reach)
         n_stems = parameters.f0.shape[0] + (self.gate is not None)
         inverses = [InverseStft(self.grid, (n_stems, waveform.shape[-1]), waveform.device) for _ in waveform]
-        start = known.low
-        blocks = self._blocks(chunk, known, waveform.mean(dim=0), parameters)
-        for before, own, after in with_context(blocks, *self._blocks_at_once):
-            masks = self._masks(start, before, own, after)
-            stop = start + masks.shape[-1]
+        blocks = self._blocks(chunk, waveform.mean(dim=0), parameters)
+        for block in blocks if self.correction is None else self._corrected(blocks, self.correction):
+            masks = self._masks(block)
+            local = block.first - chunk.low, block.first - chunk.low + masks.shape[-1]
             for channel, inverse in zip(waveform, inverses, strict=True):
-                inverse.add(masks * stft(channel, self.grid, start - chunk.low, stop - chunk.low), start - chunk.low)
-            start = stop
+                inverse.add(masks * stft(channel, self.grid, *local), local[0])
         first_sample = round(chunk.inner.start * self.grid.hop_length)
         inner = slice(first_sample, first_sample + round(CHUNK_FRAMES * self.grid.hop_length))
         stems: Float32 = torch.stack([inverse.result(inner) for inverse in inverses], dim=1).cpu().numpy()
         return stems
 
-    def _blocks(self, chunk: Chunk, known: Chunk, mono: Tensor, parameters: VoiceParameters) -> Iterator[_Block]:
-        """Yield what is heard in the frames on which the masks of a chunk depend, block by block."""
-        first = max(0, chunk.first - self.context)  # of the parameters
-        next_low, before = chunk.last - _MASK_FRAMES - self._reach, self._reverberation
-        for start in range(known.low, known.high, self._block_frames):
-            stop = min(start + self._block_frames, known.high)
+    def _low(self, first: int) -> int:
+        """Return the first frame on which the masks of a chunk that begins at a frame depend; a patch begins there."""
+        return max(0, first - _MASK_FRAMES - self._reach) // PATCH[1] * PATCH[1]
+
+    def _blocks(self, chunk: Chunk, mono: Tensor, parameters: VoiceParameters) -> Iterator[_Block]:
+        """Yield what is heard in the frames on which the masks of a chunk depend."""
+        offset = max(0, chunk.first - self.context)  # of the parameters
+        high = min(offset + parameters.n_frames, chunk.last + _MASK_FRAMES + self._reach)
+        before = self._reverberation
+        for start in range(self._low(chunk.first), high, self._block_frames):
+            stop = min(start + self._block_frames, high)
+            first, last = start - offset, stop - offset
             spectrum, frequency = spectrum_and_frequency(mono, self.grid, start - chunk.low, stop - chunk.low)
-            power = voice_power(
-                parameters,
-                self.grid,
-                start - first,
-                stop - first,
-                instantaneous_frequency=frequency if self.use_phase else None,
-            )
+            seen = frequency if self.use_phase else None
+            power = voice_power(parameters, self.grid, first, last, instantaneous_frequency=seen)
             if not self.room.is_dry:
                 tail = reverberation(power, self.room, before)
                 power, before = power + tail[..., :-1], tail[..., -1]
-                if start <= next_low < stop:
-                    self._reverberation = tail[..., next_low - start]
-            yield _Block(power, squared_magnitude(spectrum), frequency, parameters.f0[:, start - first : stop - first])
+                if start <= self._low(chunk.last) < stop:
+                    self._reverberation = tail[..., self._low(chunk.last) - start]
+            yield _Block(start, power, squared_magnitude(spectrum), frequency, parameters.f0[:, first:last])
 
-    def _masks(self, start: int, before: list[_Block], own: list[_Block], after: list[_Block]) -> Tensor:
-        """Return the masks of some blocks that begin at a frame, shape (stems, frequency bins, frames)."""
-        heard = _Block(*(torch.cat(tensors, dim=-1) for tensors in zip(*before, *own, *after, strict=True)))
-        low = sum(block.f0.shape[-1] for block in before)
-        high = low + sum(block.f0.shape[-1] for block in own)
-        power = heard.power[..., low:high]
-        if self.correction is not None:
-            known = Chunk.of(low, high, heard.f0.shape[-1], self._reach)
-            seen = (tensor[None, ..., known.low : known.high] for tensor in heard)
-            power = self.correction(*seen, self.grid)[0][..., known.inner]
-        masks = soft_masks(power)
+    def _corrected(self, blocks: Iterator[_Block], correction: MaskCorrection) -> Iterator[_Block]:
+        """Yield blocks with corrected power, each corrected with its neighbours as context."""
+        size = max(1, round(_CORRECTED_FRAMES / self._block_frames))
+        for before, own, after in with_context(blocks, size, 1):
+            lengths = [block.f0.shape[-1] for block in own]
+            first = sum(block.f0.shape[-1] for block in before)
+            tensors = [
+                torch.cat(parts, dim=-1) for parts in zip(*(one[1:] for one in (*before, *own, *after)), strict=True)
+            ]
+            known = Chunk.of(first, first + sum(lengths), tensors[0].shape[-1], self._reach)
+            corrected = correction(*(tensor[None, ..., known.low : known.high] for tensor in tensors), self.grid)
+            for block, found in zip(own, corrected[0, ..., known.inner].split(lengths, dim=-1), strict=True):
+                yield block._replace(power=found)
+
+    def _masks(self, block: _Block) -> Tensor:
+        """Return the masks of a block, shape (stems, frequency bins, frames)."""
+        masks = soft_masks(block.power)
         if self.gate is None:
             return masks
-        owned = self.gate[start : start + high - low].to(masks)
+        owned = self.gate[block.first : block.first + masks.shape[-1]].to(masks)
         return torch.cat([masks * owned, (1 - owned).expand(1, *masks.shape[1:])])
