@@ -46,7 +46,7 @@ from vocalsep.weights import load_network
 _GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
 # While the room is not known, f0 is tracked without this one, or reverberation would be tracked as singing. Some of it
 # still is, so that the ratio comes out too high by some dB.
-_GUESS, _HIDDEN = RoomParameters.of(1.0, 3.0), 3.0
+_GUESS, _HIDDEN = RoomParameters.of(1.0, 3.0), 5.0
 _FIT_CONTEXT = 48  # frames: more than the steps of fitting reach
 _WINDOW_FRAMES = 8  # half a window of the STFT that the estimator's features are read from
 

@@ -17,10 +17,11 @@ from vocalsep.training.data import Batch
 from vocalsep.training.losses import distortion, dried_waveform
 
 _GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
+_TINY = 1e-9
 
 
 def correction_loss(network: MaskCorrection, batch: Batch, estimator: Estimator, *, bfloat16: bool = False) -> Tensor:
-    """Return the distortion of mixtures that are masked by corrected powers, against their stems.
+    """Return the distortion of mixtures that are masked by corrected powers, against their stems at the best scale.
 
     The powers are those of a separation: the estimator hears the mixtures without their rooms, its parameters are
     fitted, and the rooms are added.
@@ -46,5 +47,8 @@ def correction_loss(network: MaskCorrection, batch: Batch, estimator: Estimator,
         target = stft(stems, _GRID)
     with torch.autocast(mixture.device.type, torch.bfloat16, enabled=bfloat16):
         corrected = network(power, squared_magnitude(spectrum), frequency, moved, _GRID)
-    error = soft_masks(corrected) * spectrum[:, None] - target
-    return distortion(error, target, spectrum)
+    estimate = soft_masks(corrected) * spectrum[:, None]
+    # As SI-SDR does: without it, the first thing to learn is to turn voices down that are hard to separate.
+    overlap, energy = (estimate * target.conj()).real, squared_magnitude(target)
+    target = target * (overlap.sum(dim=(-1, -2)) / energy.sum(dim=(-1, -2)).clamp_min(_TINY))[..., None, None]
+    return distortion(estimate - target, target, spectrum)
