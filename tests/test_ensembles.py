@@ -58,7 +58,7 @@ class TestBatches:
     def test_batches_of_all_sizes(self, source):
         rng, sizes = np.random.default_rng(0), set()
         for _ in range(100):
-            mixture, f0, _, voices = source.draw(rng, 1)
+            mixture, f0, _, voices, _ = source.draw(rng, 1)
             sizes.add(f0.shape[1])
             assert mixture.shape == (1, FRAMES * 256)
             assert f0.shape == (1, voices.shape[1], FRAMES + 1)
@@ -89,7 +89,7 @@ class TestUnaugmented:
         source = EnsembleSource([quartet], frames=FRAMES, augmented=False)
         takes = [quartet[part][0] for part in PARTS]
         for seed in range(4):
-            mixture, f0, _, voices = source.draw(np.random.default_rng(seed), 1)
+            mixture, f0, _, voices, _ = source.draw(np.random.default_rng(seed), 1)
             sums = [
                 sum(t.excerpt(first, FRAMES)[0] for t in takes)
                 for first in range(takes[0].n_frames - FRAMES + 1)
