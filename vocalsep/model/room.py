@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vocalsep.dsp.stft import squared_magnitude
 from vocalsep.timebase import HOP
 
 _KEPT = 0.1  # share of the power that stays where the room explains all of it
@@ -34,6 +35,7 @@ _STEPS = 30  # of the levels: they change by less than 1 % after that
 # Chosen on dry and reverberant ensembles of singers 1 and 2.
 _LONG, _ARROW = 0.65, 0.93  # s, and ratio of the divergences
 _TINY = 1e-12
+_SILENCE = 1e-20  # power of a bin below which there is no spectrum to change
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,13 @@ def dried(power: Tensor, room: RoomParameters, before: Tensor | None = None) -> 
         dry[..., frame] = torch.maximum(heard - tail, _KEPT * heard)
         tail = decay * tail + level * dry[..., frame]
     return dry, tail
+
+
+def dried_spectrum(spectrum: Tensor, room: RoomParameters, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the complex spectrum of a recording with the power of `dried` and its own phase, and the reverberation."""
+    power = squared_magnitude(spectrum)
+    dry, after = dried(power, room, before)
+    return spectrum * (dry / power.clamp_min(_SILENCE)).sqrt(), after
 
 
 def estimate(sung: Tensor, heard: Tensor, reverberation_time: float | None = None) -> RoomParameters:

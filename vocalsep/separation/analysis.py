@@ -11,16 +11,15 @@ import torch
 from vocalsep.audio import Float32
 from vocalsep.audio.downmix import Downmix
 from vocalsep.dsp.chunks import chunks
-from vocalsep.dsp.stft import InverseStft, StftGrid, squared_magnitude, stft
+from vocalsep.dsp.stft import InverseStft, StftGrid, stft
 from vocalsep.f0.tracks import F0Tracks
-from vocalsep.model.room import RoomParameters, dried
+from vocalsep.model.room import RoomParameters, dried_spectrum
 from vocalsep.timebase import HOP_LENGTH, MODEL_SAMPLE_RATE
 
 _GRID = StftGrid.of_duration(MODEL_SAMPLE_RATE)
 _CHUNK_FRAMES = 750
 _WINDOW_FRAMES = 4  # half a window
 _EXCERPTS, _EXCERPT_FRAMES = 2, 500  # from which the room is estimated: 8 s each
-_TINY = 1e-20
 
 
 class Analysis(NamedTuple):
@@ -56,10 +55,8 @@ def _dry_blocks(downmix: Downmix, room: RoomParameters) -> Iterator[Float32]:
         spectra = spectra[:, spectra.shape[1] - (done - chunk.low) :]
         if done < chunk.high:  # the last chunk may lie in the context of the one before
             local = done - chunk.low + _WINDOW_FRAMES, chunk.high - chunk.low + _WINDOW_FRAMES
-            spectrum = stft(waveform, _GRID, *local)
-            power = squared_magnitude(spectrum)
-            dry, before = dried(power, room, before)
-            spectra = torch.cat([spectra, spectrum * (dry / power.clamp_min(_TINY)).sqrt()], dim=1)
+            dry, before = dried_spectrum(stft(waveform, _GRID, *local), room, before)
+            spectra = torch.cat([spectra, dry], dim=1)
             done = chunk.high
         inverse = InverseStft(_GRID, waveform.shape)
         inverse.add(spectra, _WINDOW_FRAMES)

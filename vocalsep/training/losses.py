@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vocalsep.dsp.stft import StftGrid, instantaneous_frequency, istft, power, squared_magnitude, stft
 from vocalsep.f0.network import Logits, Tracker, harmonic_stack, normalised
 from vocalsep.model.masks import soft_masks
-from vocalsep.model.room import RoomParameters, dried, reverberation
+from vocalsep.model.room import RoomParameters, dried_spectrum, reverberation
 from vocalsep.model.synthesizer.parameters import VoiceParameters
 from vocalsep.model.synthesizer.spectrogram import voice_powers
 from vocalsep.timebase import MODEL_SAMPLE_RATE
@@ -23,7 +23,6 @@ from vocalsep.training.data import Batch
 _GRIDS = tuple(StftGrid.of_duration(MODEL_SAMPLE_RATE, window / MODEL_SAMPLE_RATE) for window in (2048, 1024, 512))
 """Grids of the spectrograms that are compared."""
 _FLOOR = 1e-3  # magnitude, relative to the mixture's mean, below which differences do not count (-60 dB)
-_TINY = 1e-20
 _STEP = 3  # every third frame is compared: windows of 128 ms overlap enough, and a step takes half the time
 
 _STEM_SHARE = 0.3  # weight of the distance between stems and voices, next to the distortion
@@ -52,10 +51,7 @@ def dried_waveform(waveform: Tensor, room: RoomParameters | None, grid: StftGrid
     if room is None:
         return waveform
     with torch.no_grad():
-        spectrum = stft(waveform, grid)
-        heard = squared_magnitude(spectrum)
-        gain = (dried(heard, room)[0] / heard.clamp_min(_TINY)).sqrt()
-        return istft(gain * spectrum, grid, waveform.shape[-1])
+        return istft(dried_spectrum(stft(waveform, grid), room)[0], grid, waveform.shape[-1])
 
 
 def mixture_loss(parameters: VoiceParameters, mixture: Tensor, room: RoomParameters | None = None) -> Tensor:
