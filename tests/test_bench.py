@@ -215,10 +215,10 @@ class TestRooms:
             assert mean(dry, "room model", f0) > mean(dry, "no room model", f0) - 0.1
         assert mean(wet, "ideal", "") > mean(wet, "room model", FROM_STEMS) > mean(wet, "no room model", FROM_STEMS) + 1
 
-    def test_rooms_are_heard(self, measured):
+    def test_rooms_are_estimated(self, measured):
         dry, wet = measured
-        assert dry.true.is_dry and all(room.is_dry for room in dry.heard.values())
-        for room in (wet.true, wet.heard[FROM_STEMS]):
+        assert dry.true.is_dry and all(room.is_dry for room in dry.estimated.values())
+        for room in (wet.true, wet.estimated[FROM_STEMS]):
             assert float(room.reverberation_time) == pytest.approx(1.5, rel=0.3)
 
     def test_stems_are_convolved(self, duet):
@@ -248,7 +248,7 @@ class TestRooms:
 
     def test_some_of_several_rooms(self, measured):
         wet = measured[1]
-        both = wet._replace(heard=wet.heard | {FROM_STEMS: RoomParameters.of()})
+        both = wet._replace(estimated=wet.estimated | {FROM_STEMS: RoomParameters.of()})
         line = list(rooms.format_rooms([wet, both]))[-1]
         assert line.count("(1 of 2)") == 1
 

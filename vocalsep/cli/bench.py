@@ -153,8 +153,8 @@ def separation(
     vocalsep bench separation nino_dios --singer 3 --train nino_dios:1,2
 
     FOLDER holds recordings of single parts that are in time with one another, named soprano_3.flac or soprano.flac.
-    Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture; vocalsep also hears the
-    room, if there is one. Prints SI-SDR and metrics on spectrograms, mean / median over frames of 1 s, by the protocol
+    Their ensembles are mixed and separated, with f0 tracked in the stems and in the mixture; vocalsep also
+    estimates the room. Prints SI-SDR and metrics on spectrograms, mean / median over frames of 1 s, by the protocol
     of the published figures.
 
     Networks are first trained on the singers of --train, which must not include --singer. To resume an interrupted
@@ -164,7 +164,7 @@ def separation(
     With --rooms, nothing is trained: vocalsep with the weights of -n separates every ensemble dry and in each room,
     with and without the model of the room, and with the masks corrected by --masks; the stems in the room are the
     targets. F0 is that of the dry stems, or tracked in the mixture. Also prints the reverberation time and the
-    direct-to-reverberant ratio, true and as heard.
+    direct-to-reverberant ratio, true and estimated.
     """
     from vocalsep.evaluation.ensemble import f0_of_stems, load_ensemble, subsets
     from vocalsep.evaluation.rooms import load_rooms

@@ -1,7 +1,7 @@
 """The benchmark of rooms: ensembles are put into measured rooms, and separated with and without the model of the room.
 
 The stems in the room are to be separated. If the separator corrects masks, this is measured too. F0 is that of the dry
-stems, or tracked in the mixture. The room that a separator hears is compared with the true one.
+stems, or tracked in the mixture. The room that the separator estimates is compared with the true one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class InRoom(NamedTuple):
     """What has been measured on an ensemble in a room."""
 
     true: RoomParameters
-    heard: dict[str, RoomParameters]  # by the source of the f0 tracks
+    estimated: dict[str, RoomParameters]  # by the source of the f0 tracks
     scores: list[VoiceScores]
 
 
@@ -79,24 +79,25 @@ def evaluate_in_rooms(
 def _evaluate(
     ensemble: Ensemble, tracks: F0Tracks, separator: Separator, report: Callable[[str], None]
 ) -> tuple[dict[str, RoomParameters], list[VoiceScores]]:
-    """Return the room that is heard, by the source of the f0 tracks, and the scores of an ensemble."""
+    """Return the estimated room, by the source of the f0 tracks, and the scores of an ensemble."""
     mixture = ensemble.mixture
     recording, downmix = ArrayRecording(mixture[None], MODEL_SAMPLE_RATE), Downmix.of_array(mixture)
-    heard: dict[str, RoomParameters] = {}
+    estimated: dict[str, RoomParameters] = {}
     scores: list[VoiceScores] = []
     plain = separator.without_correction()
     systems: dict[str, tuple[Separator, RoomLike]] = {"no room model": (plain, "none"), "room model": (plain, "auto")}
     if separator.correction is not None:
         systems["corrected masks"] = (separator, "auto")
     for source, f0s in ((FROM_STEMS, tracks), (FROM_MIXTURE, None)):
+        report(f"{ensemble.label}, {ensemble.room}: analysis, f0 {source}")
+        rooms: tuple[RoomLike, ...] = ("none", "auto")
+        analyses = {room: separator.analyse(downmix, f0s, ensemble.names, room=room) for room in rooms}
+        estimated[source] = analyses["auto"].room
         for name, (system, room) in systems.items():
             report(f"{ensemble.label}, {ensemble.room}: {name}, f0 {source}")
-            analysis = system.analyse(downmix, f0s, ensemble.names, room=room)
-            stems = np.concatenate(list(system.stems(recording, analysis)), axis=-1)[:, 0]
+            stems = np.concatenate(list(system.stems(recording, analyses[room])), axis=-1)[:, 0]
             scores += score(ensemble, name, source, stems)
-            if room == "auto":
-                heard[source] = analysis.room
-    return heard, [*scores, *score(ensemble, "ideal", "", separate_ideal(mixture, ensemble.stems))]
+    return estimated, [*scores, *score(ensemble, "ideal", "", separate_ideal(mixture, ensemble.stems))]
 
 
 def format_scores(results: Sequence[InRoom]) -> Iterator[str]:
@@ -112,8 +113,8 @@ def _si_sdr(scores: Sequence[VoiceScores], room: str) -> Values:
 
 
 def format_rooms(results: Sequence[InRoom]) -> Iterator[str]:
-    """Yield the lines of a table of rooms, true and as heard, by room and number of voices; means over ensembles."""
-    yield "\nRooms: T60 in s and direct-to-reverberant ratio in dB, true and as heard with each f0"
+    """Yield the lines of a table of rooms, true and estimated, by room and number of voices; means over ensembles."""
+    yield "\nRooms: T60 in s and direct-to-reverberant ratio in dB, true and estimated with each f0"
     groups: dict[tuple[str, int], list[InRoom]] = {}
     for result in results:
         first = result.scores[0]
@@ -122,7 +123,7 @@ def format_rooms(results: Sequence[InRoom]) -> Iterator[str]:
     yield f"{'room':<{width}}voices" + "".join(f"{name:>{_CELL}}" for name in ("true", FROM_STEMS, FROM_MIXTURE))
     for (name, voices), group in groups.items():
         columns = [[result.true for result in group]]
-        columns += [[result.heard[source] for result in group] for source in (FROM_STEMS, FROM_MIXTURE)]
+        columns += [[result.estimated[source] for result in group] for source in (FROM_STEMS, FROM_MIXTURE)]
         yield f"{name:<{width}}{voices:>6}" + "".join(f"{_mean_room(rooms):>{_CELL}}" for rooms in columns)
 
 

@@ -99,7 +99,7 @@ def evaluate(
     """Yield the scores of each voice of each ensemble, for each system and source of f0.
 
     The truth is the f0 of the stems of all voices. The separator tracks f0 in the mixtures, after it has taken out the
-    room that it hears, if any, and all systems get these tracks; for the upper bounds, it estimates and fits parameters
+    room that it estimates, and all systems get these tracks; for the upper bounds, it estimates and fits parameters
     in the stems. `report` receives a line before each separation.
     """
     for ensemble in ensembles:

@@ -2,7 +2,7 @@
 
 `SYSTEMS` is the table of systems; `NETWORKS` says how their networks are trained. To add a system, add a row. Every
 system separates a mixture with known f0 tracks: `separate(mixture, tracks) -> stems`. The systems of this package also
-hear the room of the mixture, as they do in a separation; no other system has a model of rooms. Their masks are not
+estimate the room of the mixture, as they do in a separation; no other system has a model of rooms. Their masks are not
 corrected, because the network that does so has learned from stems; `rooms` measures it.
 """
 

@@ -46,7 +46,7 @@ def track_ensemble(
 ) -> TrackedEnsemble:
     """Track the f0 of an ensemble in its mixture, which is degraded by a condition in `DEGRADATIONS`.
 
-    As in a separation, the room that is heard is taken out of the mixture first. The truth is the f0 of the stems; it
+    As in a separation, the estimated room is taken out of the mixture first. The truth is the f0 of the stems; it
     may hold further voices.
     """
     audio, sample_rate, moved = DEGRADATIONS[condition](ensemble.mixture, truth.select(ensemble.names))

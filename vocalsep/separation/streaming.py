@@ -45,7 +45,7 @@ def recorded_chunks(recording: Recording, grid: StftGrid, n_frames: int) -> Iter
 
 
 class _Block(NamedTuple):
-    """What is heard in some frames."""
+    """Power and frequency in some frames of a recording."""
 
     first: int  # number of the first frame in the recording
     power: Tensor  # of each voice with its reverberation, shape (voices, frequency bins, frames)
@@ -127,7 +127,7 @@ class StemCutter:
         return max(0, first - _MASK_FRAMES - self._reach) // PATCH[1] * PATCH[1]
 
     def _blocks(self, chunk: Chunk, mono: Tensor, parameters: VoiceParameters) -> Iterator[_Block]:
-        """Yield what is heard in the frames on which the masks of a chunk depend."""
+        """Yield the frames on which the masks of a chunk depend, block by block."""
         offset = max(0, chunk.first - self.context)  # of the parameters
         high = min(offset + parameters.n_frames, chunk.last + _MASK_FRAMES + self._reach)
         before = self._reverberation
